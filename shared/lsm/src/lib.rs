@@ -1,1 +1,14 @@
-//! Under construction.
+//! The LSM engine of one table: runs, levels, picking, merging and writing, over Arrow batches and byte buffers.
+//!
+//! Above: `table` feeds bytes and uploads what comes out. Below: `format` for the on-disk values. Sync and pure: no I/O of its
+//! own, no clock, randomness or environment; "now" and byte sources are arguments.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
+
+pub mod levels;
+pub mod picker;
+pub mod run;
+pub mod section;
+pub mod task;
+
+#[cfg(test)]
+mod test_files;

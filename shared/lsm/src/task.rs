@@ -1,0 +1,169 @@
+//! A compaction task: which sections of a picked unit are rewritten together and which files only change their level.
+//!
+//! Neighbours: `picker` gives the unit, `compact` rewrites. Same decisions as Paimon's `MergeTreeCompactTask`.
+//! Invariants: 1. every input file is either rewritten, upgraded or kept as it is; 2. a file with deletes that could be dropped is
+//! never moved to the max level unread; 3. rewrites are in key order and disjoint, so the output level stays one run.
+
+use siltstone_format::{
+    data_file::DataFileMeta,
+    id::{Level, SequenceNumber},
+};
+
+use crate::{
+    picker::{CompactUnit, may_drop_deletes},
+    run::{CompareKeys, SortedRun},
+    section::{Section, sections},
+};
+
+/// What to do with the files of a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompactTask {
+    /// Level of every output.
+    pub output_level: Level,
+    /// Groups of adjacent sections; each group is merged into one series of output files.
+    pub rewrites: Vec<Vec<Section>>,
+    /// Files that move to the output level without being read.
+    pub upgrades: Vec<DataFileMeta>,
+}
+
+/// Sizes and rules that decide between rewriting and upgrading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskOptions {
+    /// Files below this many bytes are rewritten with their neighbours (`target-file-size` x `compaction.small-file-ratio`).
+    pub small_file_bytes: i64,
+    /// `compaction.force-rewrite-all-files`.
+    pub rewrite_all: bool,
+    /// The max level of the bucket.
+    pub max_level: Level,
+    /// Deletes below this number may be dropped at the max level; `None` = all.
+    pub drop_line: Option<SequenceNumber>,
+}
+
+impl CompactTask {
+    /// Decides for each file of `unit`.
+    #[must_use]
+    pub fn plan(unit: CompactUnit, options: &TaskOptions, keys: &impl CompareKeys) -> Self {
+        let mut task = Self { output_level: unit.output_level, rewrites: Vec::new(), upgrades: Vec::new() };
+        let mut pending: Vec<Section> = Vec::new();
+        for section in sections(unit.files, keys) {
+            match <[SortedRun; 1]>::try_from(section.runs) {
+                Err(runs) => pending.push(Section { runs }),
+                Ok([run]) => {
+                    for file in run.into_files() {
+                        if file.file_size < options.small_file_bytes {
+                            pending.push(single(file));
+                        } else {
+                            task.flush(&mut pending, options);
+                            task.upgrade(file, options);
+                        }
+                    }
+                }
+            }
+        }
+        task.flush(&mut pending, options);
+        task
+    }
+
+    /// True when nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rewrites.is_empty() && self.upgrades.is_empty()
+    }
+
+    /// The files that are read and replaced.
+    pub fn rewritten(&self) -> impl Iterator<Item = &DataFileMeta> {
+        self.rewrites.iter().flatten().flat_map(Section::files)
+    }
+
+    /// A lone small file wins nothing by being rewritten: it is upgraded.
+    fn flush(&mut self, pending: &mut Vec<Section>, options: &TaskOptions) {
+        let group = std::mem::take(pending);
+        if let [Section { runs }] = group.as_slice()
+            && let [run] = runs.as_slice()
+        {
+            for file in run.files() {
+                self.upgrade(file.clone(), options);
+            }
+        } else if !group.is_empty() {
+            self.rewrites.push(group);
+        }
+    }
+
+    fn upgrade(&mut self, file: DataFileMeta, options: &TaskOptions) {
+        let hides_deletes = self.output_level == options.max_level
+            && (may_drop_deletes(&file, options.drop_line)
+                || (file.level != self.output_level && file.delete_row_count != Some(0)));
+        if options.rewrite_all || hides_deletes {
+            self.rewrites.push(vec![single(file)]);
+        } else if file.level != self.output_level {
+            self.upgrades.push(file);
+        }
+    }
+}
+
+fn single(file: DataFileMeta) -> Section {
+    Section { runs: vec![SortedRun::single(file)] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        picker::PickReason,
+        test_files::{file, keys},
+    };
+
+    fn plan(files: Vec<DataFileMeta>, output: i32, drop_line: Option<i64>) -> (Vec<Vec<String>>, Vec<String>) {
+        let unit = CompactUnit { output_level: Level(output), files, reason: PickReason::Full };
+        let options = TaskOptions {
+            small_file_bytes: 70,
+            rewrite_all: false,
+            max_level: Level(5),
+            drop_line: drop_line.map(SequenceNumber),
+        };
+        let task = CompactTask::plan(unit, &options, &keys);
+        let name = |f: &DataFileMeta| f.file_name.clone();
+        let rewrites = task.rewrites.iter().map(|g| g.iter().flat_map(Section::files).map(name).collect()).collect();
+        (rewrites, task.upgrades.iter().map(name).collect())
+    }
+
+    #[test]
+    fn large_files_that_overlap_nothing_are_upgraded_between_rewrites() {
+        let files = vec![
+            file("s1", 0, 0..=4, 1).size(10).build(),
+            file("s2", 0, 5..=9, 2).size(10).build(),
+            file("big", 0, 10..=19, 3).size(100).build(),
+            file("o1", 0, 20..=29, 4).build(),
+            file("o2", 5, 25..=35, 0).build(),
+        ];
+        let (rewrites, upgrades) = plan(files, 5, None);
+        assert_eq!(rewrites, [["s1", "s2"], ["o1", "o2"]]);
+        assert_eq!(upgrades, ["big"]);
+    }
+
+    #[test]
+    fn a_lone_small_file_is_upgraded() {
+        assert_eq!(plan(vec![file("s", 0, 0..=4, 1).size(1).build()], 4, None), (vec![], vec!["s".to_owned()]));
+    }
+
+    #[test]
+    fn a_file_with_deletes_is_rewritten_on_its_way_to_the_max_level_only() {
+        let deletes = || vec![file("d", 0, 0..=4, 9).deletes(1).build()];
+        assert_eq!(plan(deletes(), 5, None).0, [["d"]]);
+        assert_eq!(plan(deletes(), 4, None).1, ["d"]);
+    }
+
+    #[test]
+    fn young_deletes_at_the_max_level_are_left_alone() {
+        let files = || vec![file("d", 5, 0..=4, 9).deletes(1).build()];
+        assert_eq!(plan(files(), 5, Some(9)), (vec![], vec![]));
+        assert_eq!(plan(files(), 5, Some(10)).0, [["d"]]);
+    }
+
+    #[test]
+    fn a_file_that_does_not_say_its_deletes_counts_as_having_some() {
+        let mut unknown = file("u", 0, 0..=4, 9).build();
+        unknown.delete_row_count = None;
+        assert_eq!(plan(vec![unknown], 5, None).0, [["u"]]);
+    }
+}
