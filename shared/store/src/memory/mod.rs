@@ -19,3 +19,26 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::contract;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn memory_objects_keep_the_contract() {
+        contract::object::run(Arc::new(MemoryObjectStore::new())).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn memory_items_keep_the_contract() {
+        contract::item::run(Arc::new(MemoryItemStore::new())).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn memory_streams_keep_the_contract() {
+        contract::stream::run(Arc::new(MemoryStreams::new())).await;
+    }
+}
