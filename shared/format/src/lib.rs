@@ -9,10 +9,12 @@
 
 pub mod binary_row;
 pub mod bucket;
+pub mod compare;
 pub mod data_file;
 pub mod error;
 pub mod id;
 pub mod manifest;
+pub mod path;
 pub mod schema;
 pub mod snapshot;
 pub mod types;
