@@ -1,0 +1,322 @@
+//! The pointer: the one small item whose conditional replacement is the commit point (architecture.md section 3).
+//!
+//! Neighbours: `io` carries it as an [`ItemRecord`], `checkpoint` packs the positions, every protocol swaps it on `rev`.
+//! The snapshot is kept without its checkpoints (they have their own attribute); [`Pointer::published_snapshot`] puts them back.
+//!
+//! Invariants: 1. at most [`POINTER_BYTES`] (22), checked before every write; 2. `rev` grows by one with each write, the version by
+//! nothing or one (4); 3. `earliest`, `sweep_cutoff`, `floor`, `published` and checkpoints never fall (3): [`Pointer::check_successor`];
+//! 4. a record of another protocol or one that is damaged is refused by name, never guessed at.
+
+use std::collections::BTreeMap;
+
+use siltstone_format::{
+    id::{SchemaId, SequenceNumber, SnapshotId},
+    snapshot::Snapshot,
+};
+
+use crate::{
+    base64,
+    changes::ChangeId,
+    checkpoint::{Checkpoints, Lookup},
+    context::{Incarnation, TableLocation},
+    error::CommitError,
+    io::{Attr, ItemRecord},
+};
+
+/// What this build writes and reads.
+pub const PROTOCOL: i64 = 1;
+/// Most bytes of the item: DynamoDB bills and limits by size, also for failed conditions.
+pub const POINTER_BYTES: usize = 8 << 10;
+/// Change ids kept.
+pub const CHANGE_IDS: usize = 64;
+/// Prefix of the snapshot properties that belong to Siltstone.
+pub const PROPERTY_PREFIX: &str = "siltstone.";
+/// Snapshot property: incarnation.
+pub const PROPERTY_INCARNATION: &str = "siltstone.incarnation";
+/// Snapshot property: packed recent checkpoints, base64.
+pub const PROPERTY_CHECKPOINTS: &str = "siltstone.checkpoints";
+/// Snapshot property: object with the other checkpoints.
+pub const PROPERTY_CHECKPOINTS_OBJECT: &str = "siltstone.checkpoints-object";
+/// Snapshot property: sequence floor.
+pub const PROPERTY_FLOOR: &str = "siltstone.floor";
+/// Snapshot property: sweep cutoff.
+pub const PROPERTY_SWEEP_CUTOFF: &str = "siltstone.sweep-cutoff";
+/// Snapshot property: id of the change, for changes without a shard range.
+pub const PROPERTY_CHANGE: &str = "siltstone.change";
+/// Snapshot property: uuid of the table.
+pub const PROPERTY_TABLE: &str = "siltstone.table";
+
+/// Whether commits are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TableState {
+    /// Yes.
+    Active,
+    /// No: the owner said so.
+    Paused,
+    /// No: a foreign snapshot stands in place of ours.
+    Forked,
+}
+
+impl TableState {
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Active, "active"), (Self::Paused, "paused"), (Self::Forked, "forked")];
+
+    /// As stored.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::Forked => "forked",
+        }
+    }
+}
+
+/// The current state of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pointer {
+    /// This life of the table.
+    pub incarnation: Incarnation,
+    /// The table, over all its lives.
+    pub table_uuid: String,
+    /// Grows by one with each write.
+    pub rev: u64,
+    /// Whether commits are taken.
+    pub state: TableState,
+    /// The current snapshot, without checkpoint properties; `None` before the first commit.
+    pub snapshot: Option<Snapshot>,
+    /// Latest schema.
+    pub schema_id: SchemaId,
+    /// Positions in the stream.
+    pub checkpoints: Checkpoints,
+    /// Every name below this one is being expired or gone.
+    pub earliest: SnapshotId,
+    /// The last snapshot that was seen published when this record was written; 0 for none.
+    pub published: SnapshotId,
+    /// Files written at or before this time (ms since 1970) may be swept if unreferenced.
+    pub sweep_cutoff_ms: i64,
+    /// New rows must have sequence numbers above this one.
+    pub floor: SequenceNumber,
+    /// The last changes without a shard range, newest last.
+    pub change_ids: Vec<ChangeId>,
+}
+
+impl Pointer {
+    /// The pointer of an empty table.
+    #[must_use]
+    pub fn new(incarnation: Incarnation, table_uuid: String, schema_id: SchemaId) -> Self {
+        Self {
+            incarnation,
+            table_uuid,
+            rev: 1,
+            state: TableState::Active,
+            snapshot: None,
+            schema_id,
+            checkpoints: Checkpoints::default(),
+            earliest: SnapshotId::FIRST,
+            published: SnapshotId(0),
+            sweep_cutoff_ms: 0,
+            floor: SequenceNumber(0),
+            change_ids: Vec::new(),
+        }
+    }
+
+    /// Id of the current snapshot, 0 for none.
+    #[must_use]
+    pub fn version(&self) -> SnapshotId {
+        self.snapshot.as_ref().map_or(SnapshotId(0), |s| s.id)
+    }
+
+    /// True if a change of this id is among the last [`CHANGE_IDS`].
+    #[must_use]
+    pub fn knows(&self, id: ChangeId) -> bool {
+        self.change_ids.contains(&id)
+    }
+
+    /// Remembers a change, and forgets the oldest.
+    pub fn remember(&mut self, id: ChangeId) {
+        self.change_ids.push(id);
+        let surplus = self.change_ids.len().saturating_sub(CHANGE_IDS);
+        self.change_ids.drain(..surplus);
+    }
+
+    /// The current snapshot as it is published: everything from which this record can be rebuilt is in its properties.
+    #[must_use]
+    pub fn published_snapshot(&self) -> Option<Snapshot> {
+        let mut snapshot = self.snapshot.clone()?;
+        if snapshot.commit_user != self.incarnation.commit_user() {
+            return Some(snapshot); // adopted: it was published by its author, verbatim
+        }
+        let properties = snapshot.properties.get_or_insert_default();
+        properties.insert(PROPERTY_CHECKPOINTS.to_owned(), base64::encode(&self.checkpoints.pack()));
+        if let Some(object) = self.checkpoints.packed_object() {
+            properties.insert(PROPERTY_CHECKPOINTS_OBJECT.to_owned(), object.to_owned());
+        }
+        Some(snapshot)
+    }
+
+    /// Refuses a successor that breaks an invariant of this crate: a defect is caught before it is durable.
+    ///
+    /// # Errors
+    /// `Bug`, naming the field.
+    pub fn check_successor(&self, next: &Self) -> Result<(), CommitError> {
+        let wrong = |field: &str| Err(CommitError::bug(format!("the next pointer would break `{field}`")));
+        let step = next.version().0 - self.version().0;
+        if next.rev != self.rev + 1 {
+            return wrong("rev");
+        }
+        if !(0..=1).contains(&step) {
+            return wrong("version");
+        }
+        if next.incarnation != self.incarnation || next.table_uuid != self.table_uuid {
+            return wrong("incarnation");
+        }
+        let falls = [
+            ("earliest", next.earliest < self.earliest),
+            ("published", next.published < self.published),
+            ("sweep_cutoff", next.sweep_cutoff_ms < self.sweep_cutoff_ms),
+            ("floor", next.floor < self.floor),
+            ("schema_id", next.schema_id < self.schema_id),
+        ];
+        if let Some((field, _)) = falls.iter().find(|(_, falls)| *falls) {
+            return wrong(field);
+        }
+        let back = self.checkpoints.recent().any(|(shard, before)| match next.checkpoints.get(shard) {
+            Lookup::Found(after) => after.position < before.position || after.last_sequence < before.last_sequence,
+            Lookup::Absent => true,
+            Lookup::NotLoaded => false,
+        });
+        if back { wrong("checkpoints") } else { Ok(()) }
+    }
+
+    /// As an item.
+    ///
+    /// # Errors
+    /// `Corrupt` if it would exceed [`POINTER_BYTES`].
+    pub fn to_record(&self, location: &TableLocation) -> Result<ItemRecord, CommitError> {
+        let bad = |reason: String| CommitError::BadPointer { table: location.to_string(), reason };
+        let mut attributes = BTreeMap::new();
+        let mut put = |name: &str, attr: Attr| attributes.insert(name.to_owned(), attr);
+        put("protocol", Attr::N(PROTOCOL));
+        put("incarnation", Attr::S(self.incarnation.0.clone()));
+        put("table_uuid", Attr::S(self.table_uuid.clone()));
+        put("state", Attr::S(self.state.as_str().to_owned()));
+        put("version", Attr::N(self.version().0));
+        if let Some(snapshot) = &self.snapshot {
+            let json = serde_json::to_string(snapshot).map_err(|e| bad(format!("snapshot as JSON: {e}")))?;
+            put("snapshot", Attr::S(json));
+        }
+        put("schema_id", Attr::N(self.schema_id.0));
+        put("checkpoints", Attr::B(self.checkpoints.pack()));
+        if let Some(object) = self.checkpoints.packed_object() {
+            put("checkpoints_object", Attr::S(object.to_owned()));
+        }
+        put("earliest", Attr::N(self.earliest.0));
+        put("published", Attr::N(self.published.0));
+        put("sweep_cutoff", Attr::N(self.sweep_cutoff_ms));
+        put("floor", Attr::N(self.floor.0));
+        put("change_ids", Attr::B(self.change_ids.iter().flat_map(|id| id.0.to_be_bytes()).collect()));
+        let size = record_bytes(&attributes);
+        if size > POINTER_BYTES {
+            return Err(bad(format!(
+                "it would have {size} bytes, at most {POINTER_BYTES} are written; put fewer or shorter properties on the change"
+            )));
+        }
+        Ok(ItemRecord { rev: self.rev, attributes })
+    }
+
+    /// Reads an item.
+    ///
+    /// # Errors
+    /// `Mismatch` for another protocol, `Corrupt` for anything that is not a pointer.
+    pub fn from_record(record: &ItemRecord, location: &TableLocation) -> Result<Self, CommitError> {
+        let read = Reader { record, location };
+        let protocol = read.number("protocol")?;
+        if protocol != PROTOCOL {
+            return Err(CommitError::Protocol { table: location.to_string(), found: protocol, known: PROTOCOL });
+        }
+        let state = read.text("state")?;
+        let state = TableState::ALL.into_iter().find(|(_, name)| *name == state).map(|(s, _)| s);
+        let snapshot = match read.record.attributes.get("snapshot") {
+            None => None,
+            Some(_) => Some(
+                serde_json::from_str::<Snapshot>(read.text("snapshot")?)
+                    .map_err(|e| read.bad(format!("`snapshot` is no snapshot: {e}")))?,
+            ),
+        };
+        if read.number("version")? != snapshot.as_ref().map_or(0, |s| s.id.0) {
+            return Err(read.bad("`version` is not the id of `snapshot`".to_owned()));
+        }
+        let packed = match read.record.attributes.get("checkpoints_object") {
+            None => None,
+            Some(_) => Some(read.text("checkpoints_object")?.to_owned()),
+        };
+        let checkpoints = Checkpoints::unpack(read.bytes("checkpoints")?, packed)
+            .map_err(|e| read.bad(format!("`checkpoints`: {e}")))?;
+        Ok(Self {
+            incarnation: Incarnation(read.text("incarnation")?.to_owned()),
+            table_uuid: read.text("table_uuid")?.to_owned(),
+            rev: record.rev,
+            state: state.ok_or_else(|| read.bad("`state` is unknown".to_owned()))?,
+            snapshot,
+            schema_id: SchemaId(read.number("schema_id")?),
+            checkpoints,
+            earliest: SnapshotId(read.number("earliest")?),
+            published: SnapshotId(read.number("published")?),
+            sweep_cutoff_ms: read.number("sweep_cutoff")?,
+            floor: SequenceNumber(read.number("floor")?),
+            change_ids: read.change_ids()?,
+        })
+    }
+}
+
+/// Bytes as DynamoDB counts them, keys of the item included at their largest.
+fn record_bytes(attributes: &BTreeMap<String, Attr>) -> usize {
+    const KEYS: usize = 300;
+    let value = |attr: &Attr| match attr {
+        Attr::S(text) => text.len(),
+        Attr::B(bytes) => bytes.len(),
+        Attr::N(_) => 12,
+    };
+    KEYS + attributes.iter().map(|(name, attr)| name.len() + value(attr)).sum::<usize>()
+}
+
+struct Reader<'a> {
+    record: &'a ItemRecord,
+    location: &'a TableLocation,
+}
+
+impl Reader<'_> {
+    fn bad(&self, reason: String) -> CommitError {
+        CommitError::BadPointer { table: self.location.to_string(), reason }
+    }
+
+    fn text(&self, name: &str) -> Result<&str, CommitError> {
+        match self.record.attributes.get(name) {
+            Some(Attr::S(text)) => Ok(text),
+            _ => Err(self.bad(format!("`{name}` is missing or no text"))),
+        }
+    }
+
+    fn number(&self, name: &str) -> Result<i64, CommitError> {
+        match self.record.attributes.get(name) {
+            Some(Attr::N(number)) if *number >= 0 => Ok(*number),
+            _ => Err(self.bad(format!("`{name}` is missing or no number from 0"))),
+        }
+    }
+
+    fn bytes(&self, name: &str) -> Result<&[u8], CommitError> {
+        match self.record.attributes.get(name) {
+            Some(Attr::B(bytes)) => Ok(bytes),
+            _ => Err(self.bad(format!("`{name}` is missing or no bytes"))),
+        }
+    }
+
+    fn change_ids(&self) -> Result<Vec<ChangeId>, CommitError> {
+        let chunks = self.bytes("change_ids")?.chunks(16);
+        chunks
+            .map(|chunk| chunk.try_into().map(|id| ChangeId(u128::from_be_bytes(id))))
+            .collect::<Result<_, _>>()
+            .map_err(|_| self.bad("`change_ids` is no list of ids".to_owned()))
+    }
+}
