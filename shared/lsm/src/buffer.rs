@@ -7,13 +7,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
-use siltstone_format::{
-    binary_row::encode_row,
-    bucket::Bucketer,
-    data_file::StoredRow,
-    id::Bucket,
-    value::Value,
-};
+use siltstone_format::{binary_row::encode_row, bucket::Bucketer, data_file::StoredRow, id::Bucket, value::Value};
 
 use crate::{
     batch::{KeyValueBatch, UPDATE_BEFORE, is_retract},
@@ -154,8 +148,7 @@ pub struct Touched {
 fn take(batch: &KeyValueBatch, rows: Vec<u32>) -> Result<KeyValueBatch, LsmError> {
     let indices = UInt32Array::from(rows);
     let gather = |array: &dyn Array| arrow::compute::take(array, &indices, None).map_err(LsmError::encode);
-    let columns =
-        batch.values.columns().iter().map(|column| gather(column.as_ref())).collect::<Result<Vec<_>, _>>()?;
+    let columns = batch.values.columns().iter().map(|column| gather(column.as_ref())).collect::<Result<Vec<_>, _>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(indices.len()));
     let values =
         RecordBatch::try_new_with_options(batch.values.schema(), columns, &options).map_err(LsmError::encode)?;

@@ -71,7 +71,9 @@ fn map(
 
 /// Nested fields are matched by id; what the file does not have is null.
 fn row(array: &ArrayRef, from: &DataType, to: &DataType, fields: &Fields) -> Result<ArrayRef, String> {
-    let (TypeKind::Row(old), TypeKind::Row(new)) = (&from.kind, &to.kind) else { return Err("is not a row".to_owned()) };
+    let (TypeKind::Row(old), TypeKind::Row(new)) = (&from.kind, &to.kind) else {
+        return Err("is not a row".to_owned());
+    };
     let source = array.as_struct_opt().ok_or("is not a row")?;
     let columns = new
         .iter()

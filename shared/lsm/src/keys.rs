@@ -99,7 +99,13 @@ impl KeyEncoder {
 fn is_integer(data_type: &Arrow) -> bool {
     matches!(
         data_type,
-        Arrow::Int8 | Arrow::Int16 | Arrow::Int32 | Arrow::Int64 | Arrow::Date32 | Arrow::Time32(_) | Arrow::Timestamp(..)
+        Arrow::Int8
+            | Arrow::Int16
+            | Arrow::Int32
+            | Arrow::Int64
+            | Arrow::Date32
+            | Arrow::Time32(_)
+            | Arrow::Timestamp(..)
     )
 }
 
@@ -170,9 +176,7 @@ impl KeyColumns {
     #[must_use]
     pub fn first_not_ascending(&self) -> Option<usize> {
         match &self.keys {
-            Keys::Integers(values) => {
-                values.iter().zip(values.iter().skip(1)).position(|(a, b)| a >= b).map(|i| i + 1)
-            }
+            Keys::Integers(values) => values.iter().zip(values.iter().skip(1)).position(|(a, b)| a >= b).map(|i| i + 1),
             Keys::Rows(_) => (1..self.len()).find(|&i| self.compare(i - 1, self, i) != Ordering::Less),
         }
     }

@@ -2,10 +2,7 @@
 //!
 //! Above: `table` feeds bytes and uploads what comes out. Below: `format` for the on-disk values. Sync and pure: no I/O of its
 //! own, no clock, randomness or environment; "now" and byte sources are arguments.
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
 pub mod batch;
 pub mod buffer;
@@ -25,5 +22,7 @@ pub mod stats;
 pub mod task;
 pub mod writer;
 
+#[cfg(test)]
+mod roundtrip_tests;
 #[cfg(test)]
 mod test_files;

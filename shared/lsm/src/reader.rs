@@ -51,9 +51,8 @@ pub fn open<R: ChunkReader + 'static>(
             remedy: "let its own engine rewrite it with file.format=parquet and no file.format.per.level".to_owned(),
         });
     }
-    let options = ArrowReaderOptions::new()
-        .with_skip_arrow_metadata(true)
-        .with_page_index_policy(PageIndexPolicy::Skip);
+    let options =
+        ArrowReaderOptions::new().with_skip_arrow_metadata(true).with_page_index_policy(PageIndexPolicy::Skip);
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(source, options)
         .map_err(|e| LsmError::read(object, &e))?;
     let rows = builder.metadata().file_metadata().num_rows();
@@ -65,11 +64,8 @@ pub fn open<R: ChunkReader + 'static>(
     }
     let columns = Columns::find(builder.schema().fields(), file_schema, layout, object)?;
     let mask = ProjectionMask::roots(builder.parquet_schema(), columns.roots());
-    let reader = builder
-        .with_projection(mask)
-        .with_batch_size(BATCH_ROWS)
-        .build()
-        .map_err(|e| LsmError::read(object, &e))?;
+    let reader =
+        builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(|e| LsmError::read(object, &e))?;
     Ok(FileBatches {
         reader,
         columns,
@@ -101,7 +97,8 @@ impl Columns {
     ) -> Result<Self, LsmError> {
         let root = |name: &str| fields.iter().position(|f| f.name() == name);
         let system = |name: &str| {
-            root(name).ok_or_else(|| LsmError::corrupt(object, format!("has no column {name}: not a primary-key data file")))
+            root(name)
+                .ok_or_else(|| LsmError::corrupt(object, format!("has no column {name}: not a primary-key data file")))
         };
         let values = layout
             .table()

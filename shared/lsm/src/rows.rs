@@ -218,9 +218,7 @@ fn structs(field: &FieldRef, fields: &arrow::datatypes::Fields, values: &[&Value
         // A required field under a null row has no value to give: build it as nullable, the row's null hides it.
         let lenient = Arc::new(child.as_ref().clone().with_nullable(true));
         let array = array_of(&lenient, &cells)?;
-        if !child.is_nullable()
-            && values.iter().zip(&cells).any(|(row, cell)| !row.is_null() && cell.is_null())
-        {
+        if !child.is_nullable() && values.iter().zip(&cells).any(|(row, cell)| !row.is_null() && cell.is_null()) {
             return Err(LsmError::Rows(format!("field `{}` is NOT NULL and a row has null there", child.name())));
         }
         columns.push(array);

@@ -89,10 +89,8 @@ struct ColumnRange {
 /// Merges a root column's statistics over all row groups; nested columns have no leaf of their own and stay unknown.
 fn column_range(footer: &ParquetMetaData, layout: &FileLayout, root: usize, data_type: &DataType) -> ColumnRange {
     let unknown = ColumnRange { min: Value::Null, max: Value::Null, nulls: None };
-    let nested = matches!(
-        data_type.kind,
-        TypeKind::Array(_) | TypeKind::Map(..) | TypeKind::Multiset(_) | TypeKind::Row(_)
-    );
+    let nested =
+        matches!(data_type.kind, TypeKind::Array(_) | TypeKind::Map(..) | TypeKind::Multiset(_) | TypeKind::Row(_));
     let Some(name) = layout.file().fields().get(root).map(|f| f.name().as_str()).filter(|_| !nested) else {
         return unknown;
     };
@@ -138,8 +136,12 @@ fn bounds(stats: &Statistics, data_type: &DataType) -> Option<(Value, Value)> {
         Statistics::Int64(s) => Some((int(*s.min_opt()?)?, int(*s.max_opt()?)?)),
         Statistics::Float(s) => Some((Value::Float(*s.min_opt()?), Value::Float(*s.max_opt()?))),
         Statistics::Double(s) => Some((Value::Double(*s.min_opt()?), Value::Double(*s.max_opt()?))),
-        Statistics::ByteArray(s) => Some((text(s.min_opt()?.data(), data_type)?, text(s.max_opt()?.data(), data_type)?)),
-        Statistics::FixedLenByteArray(s) => Some((decimal(s.min_opt()?.data(), data_type)?, decimal(s.max_opt()?.data(), data_type)?)),
+        Statistics::ByteArray(s) => {
+            Some((text(s.min_opt()?.data(), data_type)?, text(s.max_opt()?.data(), data_type)?))
+        }
+        Statistics::FixedLenByteArray(s) => {
+            Some((decimal(s.min_opt()?.data(), data_type)?, decimal(s.max_opt()?.data(), data_type)?))
+        }
         Statistics::Int96(_) => None,
     }
 }

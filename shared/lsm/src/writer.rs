@@ -148,8 +148,8 @@ impl RunWriter {
             .with_properties(properties(layout, &settings)?)
             .with_skip_arrow_metadata(true)
             .with_schema_root("paimon_schema".to_owned());
-        let writer = ArrowWriter::try_new_with_options(Vec::new(), layout.file().clone(), options)
-            .map_err(LsmError::encode)?;
+        let writer =
+            ArrowWriter::try_new_with_options(Vec::new(), layout.file().clone(), options).map_err(LsmError::encode)?;
         Ok(Self {
             nan: vec![false; layout.values().fields().len()],
             layout: layout.clone(),

@@ -222,9 +222,11 @@ impl<'a> Merge<'a> {
         }
         loop {
             let run = self.tree.winner();
-            let same = self.runs.get(run).and_then(|r| r.current.as_ref()).is_some_and(|current| {
-                current.keys.compare(current.position, &first.keys, row) == Ordering::Equal
-            });
+            let same = self
+                .runs
+                .get(run)
+                .and_then(|r| r.current.as_ref())
+                .is_some_and(|current| current.keys.compare(current.position, &first.keys, row) == Ordering::Equal);
             if !same {
                 return Ok(());
             }
@@ -251,15 +253,24 @@ impl<'a> Merge<'a> {
         if !self.started {
             self.start()?;
         }
-        while self.output.rows() < self.settings.batch_rows && self.step()? {}
-        let live: Vec<usize> = self.runs.iter().filter_map(|r| r.current.as_ref().map(|c| c.source)).collect();
-        let (batch, moved) = self.output.take(&live)?;
-        for run in &mut self.runs {
-            if let Some(current) = run.current.as_mut() {
-                current.source = moved.get(&current.source).copied().unwrap_or(current.source);
+        // A batch stays held while the plan may name it: bounded, also where every row is dropped.
+        let held = 2 * self.runs.len() + 16;
+        loop {
+            let mut ended = false;
+            while !ended && self.output.rows() < self.settings.batch_rows && self.output.sources() < held {
+                ended = !self.step()?;
+            }
+            let live: Vec<usize> = self.runs.iter().filter_map(|r| r.current.as_ref().map(|c| c.source)).collect();
+            let (batch, moved) = self.output.take(&live)?;
+            for run in &mut self.runs {
+                if let Some(current) = run.current.as_mut() {
+                    current.source = moved.get(&current.source).copied().unwrap_or(current.source);
+                }
+            }
+            if ended || !batch.is_empty() {
+                return Ok((!batch.is_empty()).then_some(batch));
             }
         }
-        Ok((!batch.is_empty()).then_some(batch))
     }
 }
 

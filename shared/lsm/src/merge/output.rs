@@ -74,7 +74,15 @@ impl Output {
         Ok((batch, moved))
     }
 
+    /// Batches held.
+    pub(crate) fn sources(&self) -> usize {
+        self.sources.len()
+    }
+
     fn gather(&self) -> Result<KeyValueBatch, LsmError> {
+        if self.ranges.is_empty() {
+            return Ok(KeyValueBatch::empty(self.schema.clone()));
+        }
         if let [only] = self.ranges.as_slice()
             && let Some(source) = self.sources.get(only.source)
         {
@@ -91,11 +99,8 @@ impl Output {
                 });
             }
         }
-        let ranges: Vec<Range> = self
-            .ranges
-            .iter()
-            .filter_map(|r| place.get(&r.source).map(|&source| Range { source, ..*r }))
-            .collect();
+        let ranges: Vec<Range> =
+            self.ranges.iter().filter_map(|r| place.get(&r.source).map(|&source| Range { source, ..*r })).collect();
         let column = |pick: &dyn Fn(&KeyValueBatch) -> Option<ArrayRef>| -> Result<ArrayRef, LsmError> {
             let arrays: Option<Vec<ArrayRef>> = used.iter().map(|b| pick(b)).collect();
             gather_column(&arrays.ok_or_else(|| LsmError::encode("a run lacks a column"))?, &ranges, self.rows)
@@ -131,7 +136,7 @@ fn gather_column(arrays: &[ArrayRef], ranges: &[Range], rows: usize) -> Result<A
     let data: Vec<_> = arrays.iter().map(|a| a.to_data()).collect();
     let mut out = MutableArrayData::new(data.iter().collect(), false, rows);
     for range in ranges {
-        out.extend(range.source, range.start, range.start + range.rows);
+        out.try_extend(range.source, range.start, range.start + range.rows).map_err(LsmError::encode)?;
     }
     Ok(make_array(out.freeze()))
 }
