@@ -7,10 +7,17 @@
 //! pypaimon and paimon-rust agree on; 3. no input, however damaged, panics or allocates without a bound.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
+pub mod binary_row;
+pub mod bucket;
+pub mod compare;
 pub mod data_file;
+pub mod error;
 pub mod id;
 pub mod manifest;
+pub mod path;
 pub mod schema;
 pub mod snapshot;
 pub mod types;
 pub mod value;
+
+pub use error::{ErrorKind, FormatError, Result};

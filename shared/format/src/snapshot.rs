@@ -6,7 +6,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{CommitIdentifier, SchemaId, SnapshotId};
+use crate::{
+    error::{FormatError, Result},
+    id::{CommitIdentifier, SchemaId, SnapshotId},
+    path::parse_snapshot_name,
+};
+
+/// Newest layout of a snapshot that is known.
+pub const CURRENT_SNAPSHOT_VERSION: i32 = 3;
+/// Largest snapshot that is read; a usual one has 1 KB, one with a checkpoint per shard of a wide stream some hundred KB.
+pub const MAX_SNAPSHOT_BYTES: usize = 8 << 20;
 
 /// What a commit did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -90,5 +99,121 @@ pub struct Snapshot {
 }
 
 fn current_version() -> i32 {
-    3
+    CURRENT_SNAPSHOT_VERSION
+}
+
+impl Snapshot {
+    /// Reads and checks a snapshot object. `object` is its key: a last segment `snapshot-<id>` must agree with the id inside.
+    ///
+    /// # Errors
+    /// Corrupt for damaged JSON or a broken rule, Unsupported for a newer layout.
+    pub fn from_json(object: &str, bytes: &[u8]) -> Result<Self> {
+        if bytes.len() > MAX_SNAPSHOT_BYTES {
+            return Err(FormatError::corrupt(object, format!("{} bytes are more than a snapshot has", bytes.len())));
+        }
+        let snapshot: Self = serde_json::from_slice(bytes).map_err(|e| FormatError::corrupt(object, e.to_string()))?;
+        let named = object.rsplit('/').next().and_then(parse_snapshot_name);
+        if named.is_some_and(|id| id != snapshot.id) {
+            return Err(FormatError::corrupt(object, format!("it says that its id is {}", snapshot.id)));
+        }
+        snapshot.validate().map_err(|e| e.found_in(object))?;
+        Ok(snapshot)
+    }
+
+    /// The snapshot object's bytes; fields that this version does not know included.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        // Strings, numbers and string-keyed maps only: serialising them cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Checks what every reader relies on.
+    ///
+    /// # Errors
+    /// Invalid names the field; Unsupported a newer layout.
+    pub fn validate(&self) -> Result<()> {
+        if self.version > CURRENT_SNAPSHOT_VERSION {
+            let remedy = "use a Siltstone that knows this version";
+            return Err(FormatError::unsupported(format!("snapshot version {}", self.version), remedy));
+        }
+        let counts = [
+            ("id", Some(self.id.0.saturating_sub(1))),
+            ("version", Some(i64::from(self.version) - 1)),
+            ("schemaId", Some(self.schema_id.0)),
+            ("baseManifestListSize", self.base_manifest_list_size),
+            ("deltaManifestListSize", self.delta_manifest_list_size),
+            ("changelogManifestListSize", self.changelog_manifest_list_size),
+            ("totalRecordCount", self.total_record_count),
+            ("changelogRecordCount", self.changelog_record_count),
+        ];
+        if let Some((field, _)) = counts.iter().find(|(_, value)| value.is_some_and(|v| v < 0)) {
+            return Err(FormatError::invalid(format!("snapshot field {field}"), "is too small"));
+        }
+        let names = [
+            ("baseManifestList", Some(&self.base_manifest_list)),
+            ("deltaManifestList", Some(&self.delta_manifest_list)),
+            ("changelogManifestList", self.changelog_manifest_list.as_ref()),
+            ("indexManifest", self.index_manifest.as_ref()),
+            ("statistics", self.statistics.as_ref()),
+        ];
+        match names.iter().find(|(_, name)| name.is_some_and(|n| n.is_empty() || n.contains('/'))) {
+            Some((field, _)) => {
+                Err(FormatError::invalid(format!("snapshot field {field}"), "must be a file name without path"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    const JAVA: &str = r#"{
+  "version" : 3, "uuid" : "7d1f", "id" : 7, "schemaId" : 0, "baseManifestList" : "manifest-list-a-0", "baseManifestListSize" : 1020,
+  "deltaManifestList" : "manifest-list-a-1", "deltaManifestListSize" : 884, "changelogManifestList" : null, "commitUser" : "u",
+  "commitIdentifier" : 9223372036854775807, "commitKind" : "APPEND", "timeMillis" : 1700000000000, "totalRecordCount" : 12,
+  "deltaRecordCount" : -3, "watermark" : -9223372036854775808, "properties" : {"a": "b"}, "nextRowId" : 0,
+  "operation" : "WRITE", "logOffsets" : {"0": 12345678901234567890}, "ratio": 0.1 }"#;
+
+    #[test]
+    fn unknown_fields_survive_a_rewrite() {
+        let snapshot = Snapshot::from_json("t/snapshot/snapshot-7", JAVA.as_bytes()).unwrap();
+        assert_eq!(snapshot.commit_identifier, CommitIdentifier(i64::MAX));
+        assert_eq!((snapshot.watermark, snapshot.delta_record_count), (Some(i64::MIN), Some(-3)));
+        let bytes = snapshot.to_json();
+        let mut given: serde_json::Value = serde_json::from_str(JAVA).unwrap();
+        given.as_object_mut().unwrap().remove("changelogManifestList");
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&bytes).unwrap(), given);
+        assert_eq!(Snapshot::from_json("snapshot-7", &bytes).unwrap(), snapshot);
+    }
+
+    #[test]
+    fn broken_snapshots_are_named() {
+        for (from, to, words) in [
+            ("\"id\" : 7", "\"id\" : 8", "its id is 8"),
+            ("\"id\" : 7", "\"id\" : -7", "its id is -7"),
+            ("manifest-list-a-0", "a/b", "baseManifestList"),
+            ("manifest-list-a-1", "", "deltaManifestList"),
+            ("1020", "-1", "baseManifestListSize"),
+            ("APPEND", "MERGE", "MERGE"),
+            ("\"schemaId\" : 0,", "", "schemaId"),
+            ("\"id\" : 7", "\"id\" : \"7\"", "expected i64"),
+        ] {
+            let error =
+                Snapshot::from_json("t/snapshot/snapshot-7", JAVA.replacen(from, to, 1).as_bytes()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        let newer = JAVA.replacen("\"version\" : 3", "\"version\" : 4", 1);
+        assert_eq!(Snapshot::from_json("snapshot-7", newer.as_bytes()).unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn truncated_snapshots_never_panic() {
+        for end in 0..JAVA.len() {
+            assert!(Snapshot::from_json("snapshot-7", &JAVA.as_bytes()[..end]).is_err());
+        }
+    }
 }

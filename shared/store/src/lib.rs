@@ -8,20 +8,28 @@
 pub mod clock;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+pub mod cost;
+pub mod fs;
 pub mod ids;
 pub mod item;
 pub mod mapping;
 pub mod memory;
+pub mod meter;
 pub mod object;
+pub mod retry;
 pub mod stream;
 
 pub use clock::{Clock, SystemClock};
+pub use cost::{Cost, LIST_PRICES, PRICES_AS_OF, Prices};
+pub use fs::FsObjectStore;
 pub use ids::{Ids, RandomIds, SeededIds};
 pub use item::{Attr, Item, ItemCondition, ItemContext, ItemError, ItemPage, ItemResult, ItemStore};
 pub use mapping::{EventSourceMappings, MappingError, MappingSettings, StartingPosition};
+pub use meter::{Count, Meter, Metered, RequestKind, Usage};
 pub use object::{
     ETag, ListPage, Object, ObjectError, ObjectErrorKind, ObjectMeta, ObjectResult, ObjectStore, PutMode, Upload,
 };
+pub use retry::{Retry, RetryPolicy, Retrying};
 pub use stream::{
     Put, PutFailure, PutRecord, Records, Shard, ShardIterator, ShardStart, StreamAdmin, StreamDescription, StreamError,
     StreamErrorKind, StreamReader, StreamRecord, StreamResult, StreamState, StreamWriter,

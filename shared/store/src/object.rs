@@ -216,10 +216,11 @@ pub trait Upload: Send + fmt::Debug {
     async fn part(&mut self, bytes: Bytes) -> ObjectResult<()>;
 
     /// Makes the whole object visible, atomically, under a condition, and returns its tag. Errors as [`ObjectStore::put`].
-    async fn complete(self: Box<Self>, mode: PutMode) -> ObjectResult<ETag>;
+    /// After a transient error it may be called again; after a success the upload is spent and every method is `Invalid` or `NotFound`.
+    async fn complete(&mut self, mode: PutMode) -> ObjectResult<ETag>;
 
-    /// Gives the upload up and frees its parts. Idempotent on the store's side.
-    async fn abort(self: Box<Self>) -> ObjectResult<()>;
+    /// Gives the upload up and frees its parts. Idempotent.
+    async fn abort(&mut self) -> ObjectResult<()>;
 }
 
 /// Refuses keys no store takes: empty, longer than [`KEY_BYTES_MAX`], or with a NUL.

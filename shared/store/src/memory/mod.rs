@@ -2,12 +2,14 @@
 //! Each passes the contract suite of its port. Invariant: 1. no call waits, so a test's schedule is its own.
 
 mod clock;
+pub mod fault;
 mod item;
 mod mapping;
 mod object;
 mod stream;
 
 pub use clock::ManualClock;
+pub use fault::{Fault, FaultPlan, Faulty, Operation};
 pub use item::MemoryItemStore;
 pub use mapping::MemoryMappings;
 pub use object::MemoryObjectStore;

@@ -91,17 +91,17 @@ impl MemoryObjectStore {
 }
 
 /// MD5 in hex, as S3 makes the tag of an object put in one request.
-pub(crate) fn content_tag(bytes: &[u8]) -> ETag {
+fn content_tag(bytes: &[u8]) -> ETag {
     ETag::new(hex(&Md5::digest(bytes)))
 }
 
 /// As S3 makes the tag of an object put in parts: MD5 of the parts' MD5s, and their number.
-pub(crate) fn multipart_tag(digests: &[[u8; 16]]) -> ETag {
+fn multipart_tag(digests: &[[u8; 16]]) -> ETag {
     ETag::new(format!("{}-{}", hex(&Md5::digest(digests.concat())), digests.len()))
 }
 
 /// MD5 of one part.
-pub(crate) fn part_digest(bytes: &[u8]) -> [u8; 16] {
+fn part_digest(bytes: &[u8]) -> [u8; 16] {
     Md5::digest(bytes).into()
 }
 
@@ -195,7 +195,7 @@ impl Upload for MemoryUpload {
         Ok(())
     }
 
-    async fn complete(self: Box<Self>, mode: PutMode) -> ObjectResult<ETag> {
+    async fn complete(&mut self, mode: PutMode) -> ObjectResult<ETag> {
         let Some((_, all_but_last)) = self.parts.split_last() else {
             return Err(self.store.err(ObjectErrorKind::Invalid, "complete", &self.key, "no parts"));
         };
@@ -210,10 +210,13 @@ impl Upload for MemoryUpload {
         let digests: Vec<[u8; 16]> = self.parts.iter().map(|part| part_digest(part)).collect();
         let mut whole = BytesMut::with_capacity(self.parts.iter().map(Bytes::len).sum());
         self.parts.iter().for_each(|part| whole.extend_from_slice(part));
-        self.store.commit("complete", &self.key, whole.freeze(), multipart_tag(&digests), &mode)
+        let etag = self.store.commit("complete", &self.key, whole.freeze(), multipart_tag(&digests), &mode)?;
+        self.parts.clear();
+        Ok(etag)
     }
 
-    async fn abort(self: Box<Self>) -> ObjectResult<()> {
+    async fn abort(&mut self) -> ObjectResult<()> {
+        self.parts.clear();
         Ok(())
     }
 }

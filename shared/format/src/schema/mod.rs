@@ -1,12 +1,24 @@
 //! A table's schema file (`schema/schema-<id>`; paimon-format.md section 2).
 //!
-//! Neighbours: `types` for column types, `options` for the meaning of `options`.
+//! Below: `json` (bytes), `validate` (rules and key columns), `create` (new tables). Neighbours: `types` for column types, `options` for the meaning of `options`.
+
+mod create;
+mod json;
+#[cfg(test)]
+mod tests;
+mod validate;
 
 use std::collections::BTreeMap;
 
 use crate::{
     id::{FieldId, SchemaId},
     types::DataType,
+};
+
+pub use self::{
+    create::Column,
+    json::{MAX_SCHEMA_BYTES, type_from_json, type_to_json},
+    validate::{CURRENT_SCHEMA_VERSION, KEY_COLUMN_PREFIX},
 };
 
 /// A column.

@@ -1,7 +1,10 @@
 //! Paimon's data types (type strings and nested type objects of a schema file; paimon-format.md section 2).
 //!
-//! Neighbours: `schema` holds them per field, `value` holds values of them, `binary_row` lays values out by them.
+//! Neighbours: `text` reads and prints type strings; `schema` holds them per field, `value` holds values of them, `binary_row` lays values out by them.
 
+mod text;
+
+pub(crate) use self::text::refuse_by_name;
 use crate::id::FieldId;
 
 /// A data type with its nullability.
@@ -77,4 +80,42 @@ pub struct RowField {
     pub data_type: DataType,
     /// Free text.
     pub description: Option<String>,
+}
+
+impl DataType {
+    /// A type that takes null.
+    #[must_use]
+    pub const fn nullable(kind: TypeKind) -> Self {
+        Self { kind, nullable: true }
+    }
+
+    /// A type that takes no null.
+    #[must_use]
+    pub const fn not_null(kind: TypeKind) -> Self {
+        Self { kind, nullable: false }
+    }
+
+    /// True for ARRAY, MAP, MULTISET and ROW: no key, partition column or sequence field can be one.
+    #[must_use]
+    pub const fn is_nested(&self) -> bool {
+        matches!(self.kind, TypeKind::Array(_) | TypeKind::Map(..) | TypeKind::Multiset(_) | TypeKind::Row(_))
+    }
+
+    /// The ids of all nested ROW fields, depth first.
+    pub(crate) fn nested_ids(&self, into: &mut Vec<FieldId>) {
+        match &self.kind {
+            TypeKind::Array(element) | TypeKind::Multiset(element) => element.nested_ids(into),
+            TypeKind::Map(key, value) => {
+                key.nested_ids(into);
+                value.nested_ids(into);
+            }
+            TypeKind::Row(fields) => {
+                for field in fields {
+                    into.push(field.id);
+                    field.data_type.nested_ids(into);
+                }
+            }
+            _ => {}
+        }
+    }
 }

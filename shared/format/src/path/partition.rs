@@ -1,0 +1,327 @@
+//! Partition values to directory names (paimon-format.md section 8).
+//!
+//! Above: `path` and every writer. Invariants: 1. equal to Java's text for every type, both for `partition.legacy-name` true and
+//! false; 2. types whose text the engines disagree on are refused here, so that no file is put where nobody finds it.
+
+use crate::{
+    error::{FormatError, Result},
+    schema::TableSchema,
+    types::{DataType, TypeKind},
+    value::Value,
+};
+
+/// Default of option `partition.default-name`.
+pub const DEFAULT_PARTITION_NAME: &str = "__DEFAULT_PARTITION__";
+
+/// Makes partition paths for one table.
+#[derive(Debug, Clone)]
+pub struct PartitionPaths {
+    columns: Vec<(String, DataType)>,
+    default_name: String,
+    legacy_name: bool,
+}
+
+impl PartitionPaths {
+    /// For a schema's partition columns and the options `partition.default-name` and `partition.legacy-name`.
+    #[must_use]
+    pub fn new(schema: &TableSchema, default_name: &str, legacy_name: bool) -> Self {
+        let field = |name: &String| schema.field(name).map(|f| (f.name.clone(), f.data_type.clone()));
+        let columns = schema.partition_keys.iter().filter_map(field).collect();
+        Self { columns, default_name: default_name.to_owned(), legacy_name }
+    }
+
+    /// `a=1/b=x` for these values, escaped; empty on tables without partitions.
+    ///
+    /// # Errors
+    /// Invalid when the values are not of the columns' types, Unsupported for types without an agreed text.
+    pub fn path(&self, values: &[Value]) -> Result<String> {
+        if values.len() != self.columns.len() {
+            return Err(FormatError::invalid(
+                "partition",
+                format!("{} values for {} columns", values.len(), self.columns.len()),
+            ));
+        }
+        let mut out = String::new();
+        for ((name, data_type), value) in self.columns.iter().zip(values) {
+            if !out.is_empty() {
+                out.push('/');
+            }
+            escape(name, &mut out);
+            out.push('=');
+            escape(&self.text(name, value, &data_type.kind)?, &mut out);
+        }
+        Ok(out)
+    }
+
+    /// The (name, text) pairs of these values, unescaped: what people and REST clients see.
+    ///
+    /// # Errors
+    /// As [`PartitionPaths::path`].
+    pub fn spec(&self, values: &[Value]) -> Result<Vec<(String, String)>> {
+        let pairs = self.columns.iter().zip(values);
+        pairs.map(|((name, t), value)| Ok((name.clone(), self.text(name, value, &t.kind)?))).collect()
+    }
+
+    fn text(&self, name: &str, value: &Value, kind: &TypeKind) -> Result<String> {
+        let text = match (value, kind) {
+            (Value::Null, _) => String::new(),
+            (Value::Boolean(v), TypeKind::Boolean) => v.to_string(),
+            (Value::TinyInt(v), TypeKind::TinyInt) => v.to_string(),
+            (Value::SmallInt(v), TypeKind::SmallInt) => v.to_string(),
+            (Value::Int(v), TypeKind::Int) => v.to_string(),
+            (Value::BigInt(v), TypeKind::BigInt) => v.to_string(),
+            (Value::String(v), TypeKind::Char(_) | TypeKind::VarChar(_)) => v.clone(),
+            (Value::Date(v), TypeKind::Date) | (Value::Time(v), TypeKind::Time(_)) if self.legacy_name => v.to_string(),
+            (Value::Date(v), TypeKind::Date) => date_text(i64::from(*v)),
+            (Value::Time(v), TypeKind::Time(p)) => time_text(*v, *p),
+            (Value::Decimal(v), TypeKind::Decimal { scale, .. }) => decimal_text(*v, *scale),
+            (Value::Timestamp { millis, nanos }, TypeKind::Timestamp(p) | TypeKind::LocalTimestamp(p)) => {
+                if self.legacy_name { legacy_timestamp(*millis, *nanos) } else { timestamp_text(*millis, *nanos, *p) }
+            }
+            (Value::Float(_) | Value::Double(_) | Value::Bytes(_), _) => {
+                let remedy =
+                    "partition by STRING, INT, BIGINT, DATE or BOOLEAN: the engines disagree on this type's directory";
+                return Err(FormatError::unsupported(format!("partition column `{name}` of type {kind}"), remedy));
+            }
+            _ => {
+                return Err(FormatError::invalid(
+                    format!("partition value {value:.40?}"),
+                    format!("is not of type {kind} of `{name}`"),
+                ));
+            }
+        };
+        let blank = text.chars().all(is_java_whitespace);
+        Ok(if blank { self.default_name.clone() } else { text })
+    }
+}
+
+/// Java's `Character.isWhitespace`: no no-break spaces, but the four separators below the space.
+fn is_java_whitespace(c: char) -> bool {
+    matches!(c, '\u{1c}'..='\u{1f}')
+        || (c.is_whitespace() && !matches!(c, '\u{85}' | '\u{a0}' | '\u{2007}' | '\u{202f}'))
+}
+
+/// Escapes as Java's `PartitionPathUtils.escapePathName`: `%XX` for control characters and the listed ones, nothing else.
+fn escape(text: &str, out: &mut String) {
+    for c in text.chars() {
+        let special = matches!(
+            c,
+            '\0'..='\u{1f}'
+                | '\u{7f}'
+                | '"'
+                | '#'
+                | '%'
+                | '\''
+                | '*'
+                | '/'
+                | ':'
+                | '='
+                | '?'
+                | '\\'
+                | '{'
+                | '}'
+                | '['
+                | ']'
+                | '^'
+        );
+        if special {
+            out.push_str(&format!("%{:02X}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+}
+
+/// Year, month and day of days since 1970-01-01 in the proleptic Gregorian calendar.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+fn date_text(days: i64) -> String {
+    let (year, month, day) = civil(days);
+    // Java's LocalDate: four digits at least, a plus sign beyond 9999.
+    let year = match year {
+        10_000.. => format!("+{year}"),
+        0..=9_999 => format!("{year:04}"),
+        _ => format!("-{:04}", -year),
+    };
+    format!("{year}-{month:02}-{day:02}")
+}
+
+fn clock(millis_of_day: i64) -> (i64, i64, i64) {
+    let seconds = millis_of_day / 1000;
+    (seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+fn time_text(millis_of_day: i32, precision: u8) -> String {
+    let (h, m, s) = clock(i64::from(millis_of_day));
+    let mut out = format!("{h:02}:{m:02}:{s:02}");
+    let mut millis = millis_of_day % 1000;
+    if precision > 0 {
+        out.push('.');
+        for _ in 0..precision {
+            out.push_str(&(millis / 100).to_string());
+            millis = millis % 100 * 10;
+            if millis == 0 {
+                break;
+            }
+        }
+    }
+    out
+}
+
+/// Java's `LocalDateTime.toString`: seconds left out when zero, the fraction in groups of three digits.
+fn legacy_timestamp(millis: i64, nanos: u32) -> String {
+    let (day, of_day) = (millis.div_euclid(86_400_000), millis.rem_euclid(86_400_000));
+    let (h, m, s) = clock(of_day);
+    let fraction = of_day % 1000 * 1_000_000 + i64::from(nanos);
+    let mut out = format!("{}T{h:02}:{m:02}", date_text(day));
+    if s != 0 || fraction != 0 {
+        out.push_str(&format!(":{s:02}"));
+    }
+    match fraction {
+        0 => {}
+        f if f % 1_000_000 == 0 => out.push_str(&format!(".{:03}", f / 1_000_000)),
+        f if f % 1_000 == 0 => out.push_str(&format!(".{:06}", f / 1_000)),
+        f => out.push_str(&format!(".{f:09}")),
+    }
+    out
+}
+
+/// Java's cast to STRING: at least `precision` digits of fraction, more only where they are not zero.
+fn timestamp_text(millis: i64, nanos: u32, precision: u8) -> String {
+    let (day, of_day) = (millis.div_euclid(86_400_000), millis.rem_euclid(86_400_000));
+    let (h, m, s) = clock(of_day);
+    let mut fraction = format!("{:09}", of_day % 1000 * 1_000_000 + i64::from(nanos));
+    while fraction.len() > usize::from(precision) && fraction.ends_with('0') {
+        fraction.pop();
+    }
+    let dot = if fraction.is_empty() { "" } else { "." };
+    format!("{} {h:02}:{m:02}:{s:02}{dot}{fraction}", date_text(day))
+}
+
+/// Java's `BigDecimal.toString`: plain, except for numbers that start more than six places behind the point.
+pub(crate) fn decimal_text(unscaled: i128, scale: u8) -> String {
+    let sign = if unscaled < 0 { "-" } else { "" };
+    let digits = unscaled.unsigned_abs().to_string();
+    let scale = usize::from(scale);
+    if scale == 0 {
+        return format!("{sign}{digits}");
+    }
+    if scale + 1 > digits.len() + 6 {
+        let exponent = scale + 1 - digits.len();
+        let (first, rest) = digits.split_at(1);
+        let dot = if rest.is_empty() { "" } else { "." };
+        return format!("{sign}{first}{dot}{rest}E-{exponent}");
+    }
+    let padded = format!("{digits:0>width$}", width = scale + 1);
+    let (whole, fraction) = padded.split_at(padded.len() - scale);
+    format!("{sign}{whole}.{fraction}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(types: &[&str], legacy: bool) -> PartitionPaths {
+        let column = |(i, text): (usize, &&str)| (format!("p{i}"), DataType::parse(text).unwrap());
+        PartitionPaths {
+            columns: types.iter().enumerate().map(column).collect(),
+            default_name: DEFAULT_PARTITION_NAME.into(),
+            legacy_name: legacy,
+        }
+    }
+
+    /// The table of paimon-format.md section 8, seen from Java.
+    #[test]
+    fn golden_partition_texts_equal_java() {
+        let ts = |millis, nanos| Value::Timestamp { millis, nanos };
+        let cases = [
+            ("DATE", Value::Date(19_700), "19700", "2023-12-09"),
+            ("TIMESTAMP(3)", ts(1_700_000_000_000, 0), "2023-11-14T22%3A13%3A20", "2023-11-14 22%3A13%3A20.000"),
+            (
+                "TIMESTAMP(6)",
+                ts(1_700_000_000_123, 456_000),
+                "2023-11-14T22%3A13%3A20.123456",
+                "2023-11-14 22%3A13%3A20.123456",
+            ),
+            ("TIMESTAMP(0)", ts(1_699_920_000_000, 0), "2023-11-14T00%3A00", "2023-11-14 00%3A00%3A00"),
+            ("TIME(0)", Value::Time(3_723_000), "3723000", "01%3A02%3A03"),
+            ("DECIMAL(10, 2)", Value::Decimal(150), "1.50", "1.50"),
+            ("BOOLEAN", Value::Boolean(true), "true", "true"),
+            ("INT", Value::Int(5), "5", "5"),
+            ("STRING", Value::String("a/b=c d%é".into()), "a%2Fb%3Dc d%25é", "a%2Fb%3Dc d%25é"),
+            ("STRING", Value::String("  ".into()), DEFAULT_PARTITION_NAME, DEFAULT_PARTITION_NAME),
+            ("STRING", Value::String(String::new()), DEFAULT_PARTITION_NAME, DEFAULT_PARTITION_NAME),
+            ("STRING", Value::String("\u{1c}".into()), DEFAULT_PARTITION_NAME, DEFAULT_PARTITION_NAME),
+            ("STRING", Value::String("\0".into()), "%00", "%00"),
+            ("STRING", Value::String("\u{a0}".into()), "\u{a0}", "\u{a0}"),
+            ("INT", Value::Null, DEFAULT_PARTITION_NAME, DEFAULT_PARTITION_NAME),
+            ("DATE", Value::Date(-1), "-1", "1969-12-31"),
+        ];
+        for (name, value, legacy, new) in cases {
+            for (expected, flag) in [(legacy, true), (new, false)] {
+                let path = paths(&[name], flag).path(std::slice::from_ref(&value)).unwrap();
+                assert_eq!(path, format!("p0={expected}"), "{name} {flag}");
+            }
+        }
+    }
+
+    #[test]
+    fn several_columns_make_several_directories() {
+        let path = paths(&["STRING", "INT"], true).path(&[Value::String("x".into()), Value::Int(-1)]).unwrap();
+        assert_eq!(path, "p0=x/p1=-1");
+        assert_eq!(paths(&[], true).path(&[]).unwrap(), "");
+    }
+
+    #[test]
+    fn unportable_or_mistyped_values_are_refused() {
+        for (name, value) in
+            [("DOUBLE", Value::Double(1.0)), ("BYTES", Value::Bytes(vec![1])), ("INT", Value::BigInt(1))]
+        {
+            assert!(paths(&[name], true).path(&[value]).is_err(), "{name}");
+        }
+        assert!(paths(&["INT"], true).path(&[]).is_err());
+    }
+
+    #[test]
+    fn decimals_print_as_big_decimal() {
+        let cases = [
+            (0, 2, "0.00"),
+            (-5, 2, "-0.05"),
+            (123_456, 3, "123.456"),
+            (1, 6, "0.000001"),
+            (1, 7, "1E-7"),
+            (-12, 9, "-1.2E-8"),
+            (7, 0, "7"),
+        ];
+        for (unscaled, scale, text) in cases {
+            assert_eq!(decimal_text(unscaled, scale), text);
+        }
+    }
+
+    #[test]
+    fn calendar_is_right_at_its_corners() {
+        for (days, text) in [
+            (0, "1970-01-01"),
+            (11_016, "2000-02-29"),
+            (-719_162, "0001-01-01"),
+            (-719_528, "0000-01-01"),
+            (2_932_897, "+10000-01-01"),
+            (-719_529, "-0001-12-31"),
+        ] {
+            assert_eq!(date_text(days), text);
+        }
+        for millis in [i64::MIN, i64::MAX] {
+            assert!(legacy_timestamp(millis, 0).len() > 10);
+        }
+    }
+}
