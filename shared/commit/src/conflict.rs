@@ -24,20 +24,14 @@ use crate::{
 /// The first reason why the change does not apply, if there is one.
 ///
 /// # Errors
-/// `Corrupt` if a key in a manifest cannot be read.
+/// `Corrupt` if a key of the change or of a live file cannot be read.
 pub fn check(context: &TableContext, live: &Live, change: &Change) -> Result<Option<Conflict>, CommitError> {
-    if let Some(conflict) = inputs_live_and_outputs_new(live, change) {
-        return Ok(Some(conflict));
-    }
-    if change.kind != ChangeKind::Overwrite
-        && let Some(conflict) = bucket_counts(live, change)
-    {
-        return Ok(Some(conflict));
-    }
-    if let Some(conflict) = levels_disjoint(context, live, change)? {
-        return Ok(Some(conflict));
-    }
-    dropped_deletes(context, live, change)
+    codec::check_keys(context, "the change", &change.files)?;
+    let conflict = inputs_live_and_outputs_new(live, change)
+        .or_else(|| (change.kind != ChangeKind::Overwrite).then(|| bucket_counts(live, change)).flatten())
+        .or_else(|| levels_disjoint(context, live, change))
+        .or_else(|| dropped_deletes(context, live, change));
+    Ok(conflict)
 }
 
 /// Checks 1 and 2.
@@ -65,48 +59,33 @@ fn bucket_counts(live: &Live, change: &Change) -> Option<Conflict> {
 }
 
 /// Check 4, over the buckets that the change adds to.
-fn levels_disjoint(context: &TableContext, live: &Live, change: &Change) -> Result<Option<Conflict>, CommitError> {
+fn levels_disjoint(context: &TableContext, live: &Live, change: &Change) -> Option<Conflict> {
     let mut after = live.clone();
     after.apply(&change.files);
     overlap(context, after.files())
 }
 
 /// Two files of one level above 0 that share keys, if there are any.
-///
-/// # Errors
-/// `Corrupt` if a key cannot be read.
-pub fn overlap<'a>(
-    context: &TableContext,
-    files: impl Iterator<Item = &'a ManifestEntry>,
-) -> Result<Option<Conflict>, CommitError> {
+pub fn overlap<'a>(context: &TableContext, files: impl Iterator<Item = &'a ManifestEntry>) -> Option<Conflict> {
     let mut levels: BTreeMap<(&StoredRow, Bucket, Level), Vec<&ManifestEntry>> = BTreeMap::new();
     for entry in files.filter(|e| e.file.level > Level::ZERO) {
         levels.entry((&entry.partition, entry.bucket, entry.file.level)).or_default().push(entry);
     }
     for level in levels.values_mut() {
-        let mut failed = None;
-        level.sort_by(|a, b| {
-            codec::compare_keys(context, &a.file.min_key, &b.file.min_key).unwrap_or_else(|e| {
-                failed.get_or_insert(e);
-                Ordering::Equal
-            })
-        });
-        if let Some(error) = failed {
-            return Err(error);
-        }
+        level.sort_by(|a, b| codec::compare_keys(context, &a.file.min_key, &b.file.min_key));
         for pair in level.windows(2) {
             let [one, other] = pair else { continue };
-            if codec::compare_keys(context, &one.file.max_key, &other.file.min_key)? != Ordering::Less {
+            if codec::compare_keys(context, &one.file.max_key, &other.file.min_key) != Ordering::Less {
                 let (file, other) = (one.file.file_name.clone(), other.file.file_name.clone());
-                return Ok(Some(Conflict::LevelOverlap { file, other }));
+                return Some(Conflict::LevelOverlap { file, other });
             }
         }
     }
-    Ok(None)
+    None
 }
 
 /// Check 5 and rule 7: a file outside the inputs that could hold rows older than a delete that is gone.
-fn dropped_deletes(context: &TableContext, live: &Live, change: &Change) -> Result<Option<Conflict>, CommitError> {
+fn dropped_deletes(context: &TableContext, live: &Live, change: &Change) -> Option<Conflict> {
     let inputs: Vec<&ManifestEntry> = change.files.iter().filter(|e| e.kind == FileKind::Delete).collect();
     let output_level = change.files.iter().filter(|e| e.kind == FileKind::Add).map(|e| e.file.level).min();
     for other in live.files().filter(|e| !inputs.iter().any(|input| input.identity() == e.identity())) {
@@ -115,20 +94,20 @@ fn dropped_deletes(context: &TableContext, live: &Live, change: &Change) -> Resu
             DroppedDeletes::Below(line) => other.file.min_sequence_number < line,
             DroppedDeletes::All => other.file.level > Level::ZERO && output_level.is_none_or(|l| other.file.level >= l),
         };
-        if may_hold_older && overlaps_any(context, other, &inputs)? {
-            return Ok(Some(Conflict::DroppedDelete { file: other.file.file_name.clone() }));
+        if may_hold_older && overlaps_any(context, other, &inputs) {
+            return Some(Conflict::DroppedDelete { file: other.file.file_name.clone() });
         }
     }
-    Ok(None)
+    None
 }
 
-fn overlaps_any(context: &TableContext, file: &ManifestEntry, inputs: &[&ManifestEntry]) -> Result<bool, CommitError> {
+fn overlaps_any(context: &TableContext, file: &ManifestEntry, inputs: &[&ManifestEntry]) -> bool {
     for input in inputs.iter().filter(|i| i.partition == file.partition && i.bucket == file.bucket) {
-        let below = codec::compare_keys(context, &file.file.max_key, &input.file.min_key)? == Ordering::Less;
-        let above = codec::compare_keys(context, &file.file.min_key, &input.file.max_key)? == Ordering::Greater;
+        let below = codec::compare_keys(context, &file.file.max_key, &input.file.min_key) == Ordering::Less;
+        let above = codec::compare_keys(context, &file.file.min_key, &input.file.max_key) == Ordering::Greater;
         if !below && !above {
-            return Ok(true);
+            return true;
         }
     }
-    Ok(false)
+    false
 }

@@ -22,10 +22,15 @@ const PAGE: usize = 1_000;
 
 impl Io {
     /// Performs effects that may be repeated, together, and repeats those that failed for now.
-    async fn settle_all(&self, step: StepName, effects: Vec<Effect>) -> Result<Vec<Result<Reply, Failure>>, CommitError> {
+    async fn settle_all(
+        &self,
+        step: StepName,
+        effects: Vec<Effect>,
+    ) -> Result<Vec<Result<Reply, Failure>>, CommitError> {
         let mut results: Vec<Option<Result<Reply, Failure>>> = effects.iter().map(|_| None).collect();
         for attempt in 1..=TRIES {
-            let open: Vec<usize> = (0..effects.len()).filter(|i| results.get(*i).is_some_and(Option::is_none)).collect();
+            let open: Vec<usize> =
+                (0..effects.len()).filter(|i| results.get(*i).is_some_and(Option::is_none)).collect();
             let batch: Vec<Effect> = open.iter().filter_map(|i| effects.get(*i).cloned()).collect();
             for (index, reply) in open.into_iter().zip(self.ask_all(step, batch).await?) {
                 let done = match reply {
@@ -102,7 +107,8 @@ impl Io {
     pub(crate) async fn get_needed(&self, step: StepName, keys: Vec<String>) -> Result<Vec<Object>, CommitError> {
         let names = keys.clone();
         let objects = self.get_all(step, keys).await?;
-        let missing = |key: String| CommitError::effect(step, key, Failure::new(FailureKind::NotFound, "no such object"));
+        let missing =
+            |key: String| CommitError::effect(step, key, Failure::new(FailureKind::NotFound, "no such object"));
         objects.into_iter().zip(names).map(|(object, key)| object.ok_or_else(|| missing(key))).collect()
     }
 
@@ -124,7 +130,11 @@ impl Io {
     }
 
     /// Metadata of objects, `None` where there is none.
-    pub(crate) async fn head_all(&self, step: StepName, keys: &[String]) -> Result<Vec<Option<ObjectHead>>, CommitError> {
+    pub(crate) async fn head_all(
+        &self,
+        step: StepName,
+        keys: &[String],
+    ) -> Result<Vec<Option<ObjectHead>>, CommitError> {
         let mut heads = Vec::with_capacity(keys.len());
         for chunk in keys.chunks(SIDE_BY_SIDE) {
             let effects = chunk.iter().map(|key| Effect::Head { key: key.clone() }).collect();
@@ -148,7 +158,8 @@ impl Io {
         head: String,
     ) -> Result<(Option<Object>, bool), CommitError> {
         let target = get.clone();
-        let mut results = self.settle_all(step, vec![Effect::Get { key: get }, Effect::Head { key: head }]).await?.into_iter();
+        let mut results =
+            self.settle_all(step, vec![Effect::Get { key: get }, Effect::Head { key: head }]).await?.into_iter();
         let object = match results.next() {
             Some(Ok(Reply::Object(object))) => Some(object),
             Some(Err(failure)) if failure.kind == FailureKind::NotFound => None,
@@ -166,7 +177,8 @@ impl Io {
     /// Writes objects under names that nobody else uses, together.
     pub(crate) async fn put_new(&self, step: StepName, objects: Vec<(String, Bytes)>) -> Result<(), CommitError> {
         let keys: Vec<String> = objects.iter().map(|(key, _)| key.clone()).collect();
-        let effects = objects.into_iter().map(|(key, body)| Effect::Put { key, body, mode: PutMode::Overwrite }).collect();
+        let effects =
+            objects.into_iter().map(|(key, body)| Effect::Put { key, body, mode: PutMode::Overwrite }).collect();
         for (result, key) in self.settle_all(step, effects).await?.into_iter().zip(keys) {
             result.map_err(|failure| CommitError::effect(step, key, failure))?;
         }
@@ -185,13 +197,7 @@ impl Io {
     }
 
     /// One conditional put: waits out throttling and 409, and hands back anything else.
-    pub(crate) async fn put_if(
-        &self,
-        step: StepName,
-        key: &str,
-        body: &Bytes,
-        mode: &PutMode,
-    ) -> Result<(), Failure> {
+    pub(crate) async fn put_if(&self, step: StepName, key: &str, body: &Bytes, mode: &PutMode) -> Result<(), Failure> {
         let mut last = Failure::new(FailureKind::Unavailable, "not tried");
         for attempt in 1..=TRIES {
             let effect = Effect::Put { key: key.to_owned(), body: body.clone(), mode: mode.clone() };

@@ -84,6 +84,13 @@ impl Accumulated {
         }
     }
 
+    /// The same state, with the files that checks need.
+    #[must_use]
+    pub fn with_live(mut self, live: Live) -> Self {
+        self.live = Some(live);
+        self
+    }
+
     /// Starts from a snapshot of a bare warehouse, which has neither checkpoints nor a floor.
     #[must_use]
     pub fn bare(version: SnapshotId, schema_id: SchemaId, live: Option<Live>) -> Self {
@@ -137,7 +144,8 @@ fn known(state: &Accumulated, change: &Change) -> Option<Folded> {
         return known.then_some(Folded::Already);
     }
     let fits: Vec<(&ShardRange, RangeFit)> = change.ranges.iter().map(|r| (r, state.checkpoints.fit(r))).collect();
-    let parent_unknown = change.ranges.iter().flat_map(|r| &r.parents).any(|p| state.checkpoints.get(p) == Lookup::NotLoaded);
+    let parent_unknown =
+        change.ranges.iter().flat_map(|r| &r.parents).any(|p| state.checkpoints.get(p) == Lookup::NotLoaded);
     if parent_unknown || fits.iter().any(|(_, fit)| *fit == RangeFit::NotLoaded) {
         return Some(Folded::NeedsCheckpoints);
     }
@@ -176,7 +184,8 @@ fn sequences(state: &Accumulated, change: &Change) -> Option<Conflict> {
     };
     change.ranges.iter().find_map(|range| {
         let first = range.first_sequence?;
-        let above = range.parents.iter().chain([&range.shard]).map(last).max().unwrap_or(SequenceNumber(0)).max(state.floor);
+        let above =
+            range.parents.iter().chain([&range.shard]).map(last).max().unwrap_or(SequenceNumber(0)).max(state.floor);
         (first <= above).then_some(Conflict::Renumber { above })
     })
 }

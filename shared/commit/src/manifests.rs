@@ -208,6 +208,7 @@ pub(crate) async fn read_entries(
             sized(step, key, object, Some(meta.file_size))?;
             let entries = codec::decode_manifest(key, &object.body)?;
             check_counts(key, meta, &entries)?;
+            codec::check_keys(context, key, &entries)?;
             all.push(entries);
         }
     }

@@ -10,7 +10,7 @@ use siltstone_format::snapshot::Snapshot;
 use super::tip::{self, Swap};
 use crate::{
     codec,
-    context::TableContext,
+    context::{Incarnation, TableContext},
     error::CommitError,
     io::Io,
     manifests::{self, Scope},
@@ -31,8 +31,8 @@ pub(crate) async fn adopt_next(
     let key = context.location.snapshot(pointer.version().next());
     let Some(object) = io.get(steps::SETTLE_PROVE, key.clone()).await? else { return Ok(None) };
     let foreign = codec::decode_snapshot(&key, &object.body)?;
-    if foreign.commit_user == pointer.incarnation.commit_user() {
-        let table = context.location.to_string();
+    if Incarnation::is_ours(&foreign.commit_user) {
+        let table = context.location.root().to_owned();
         return Err(CommitError::PointerBehind { table, pointer: pointer.version(), found: foreign.id });
     }
     let Some(next) = adopted(io, context, pointer, foreign).await? else {
@@ -99,9 +99,13 @@ async fn stands_on(
 }
 
 /// The pointer's snapshot is not on S3. That is an author who died before publishing, unless there is proof of more.
-pub(crate) async fn refuse_lost_snapshot(io: &Io, context: &TableContext, pointer: &Pointer) -> Result<(), CommitError> {
+pub(crate) async fn refuse_lost_snapshot(
+    io: &Io,
+    context: &TableContext,
+    pointer: &Pointer,
+) -> Result<(), CommitError> {
     let Some(snapshot) = &pointer.snapshot else { return Ok(()) };
-    let table = context.location.to_string();
+    let table = context.location.root().to_owned();
     let newest = tip::list_snapshots(io, steps::SETTLE_PROVE, context).await?.last().map(|(id, _)| *id);
     if let Some(found) = newest.filter(|id| *id > snapshot.id) {
         return Err(CommitError::PointerBehind { table, pointer: snapshot.id, found });

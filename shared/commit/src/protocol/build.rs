@@ -68,7 +68,7 @@ async fn spill(io: &Io, context: &TableContext, checkpoints: &mut Checkpoints) -
     load_others(io, steps::COMMIT_READ, context, checkpoints).await?;
     let name = format!("{OWN_DIRECTORY}/checkpoints-{}", io.uuid(steps::COMMIT_MANIFESTS).await?);
     let bytes = checkpoints.spill(&name);
-    io.put_new(steps::COMMIT_MANIFESTS, vec![(context.location.key(&name), bytes.into())]).await
+    io.put_new(steps::COMMIT_MANIFESTS, vec![(context.key(&name), bytes.into())]).await
 }
 
 /// Steps 4 and 5: manifests of delta and changelog, the merged base, and the lists that name them.
@@ -183,4 +183,3 @@ fn snapshot(
         other: BTreeMap::new(),
     }
 }
-

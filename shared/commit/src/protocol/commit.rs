@@ -95,7 +95,7 @@ pub(crate) async fn load_others(
     checkpoints: &mut Checkpoints,
 ) -> Result<(), CommitError> {
     let Some(name) = checkpoints.packed_object() else { return Ok(()) };
-    let key = context.location.key(name);
+    let key = context.key(name);
     let object = io.get_needed(step, vec![key.clone()]).await?.pop();
     let bytes = object.map(|o| o.body).unwrap_or_default();
     let others = Checkpoints::unpack_others(&bytes).map_err(|reason| CommitError::corrupt(key, reason))?;

@@ -5,7 +5,7 @@
 //! 2. LATEST never falls and never names a snapshot that is not there (10); 3. a hint that cannot be written fails nothing.
 
 use bytes::Bytes;
-use siltstone_format::id::SnapshotId;
+use siltstone_format::{id::SnapshotId, path::parse_hint};
 
 use super::tip;
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
 pub(crate) async fn publish(io: &Io, context: &TableContext, pointer: &Pointer) -> Result<(), CommitError> {
     let Some(snapshot) = pointer.published_snapshot() else { return Ok(()) };
     let key = context.location.snapshot(snapshot.id);
-    let body = Bytes::from(codec::encode_snapshot(&snapshot)?);
+    let body = Bytes::from(snapshot.to_json());
     let mut last = None;
     for attempt in 1..=TRIES {
         match io.put_if(steps::PUBLISH_SNAPSHOT, &key, &body, &PutMode::IfAbsent).await {
@@ -50,27 +50,22 @@ async fn forked(io: &Io, context: &TableContext, pointer: &Pointer) -> Result<()
         tip::mark_forked(io, context, pointer).await?;
     }
     let reason = "another engine put its own snapshot in place of ours".to_owned();
-    Err(CommitError::Forked { table: context.location.to_string(), at: pointer.version(), reason })
+    Err(CommitError::Forked { table: context.location.root().to_owned(), at: pointer.version(), reason })
 }
 
 /// LATEST and, with the first snapshot, EARLIEST. Readers survive stale hints, so trouble here is no trouble.
-async fn raise_hints(
-    io: &Io,
-    context: &TableContext,
-    id: SnapshotId,
-    earliest: SnapshotId,
-) -> Result<(), CommitError> {
+async fn raise_hints(io: &Io, context: &TableContext, id: SnapshotId, earliest: SnapshotId) -> Result<(), CommitError> {
     raise_latest(io, context, id).await?;
     if id == earliest {
         let body = Bytes::from(id.to_string());
-        let key = context.location.key("snapshot/EARLIEST");
+        let key = context.location.earliest_hint();
         drop(io.put_if(steps::PUBLISH_EARLIEST, &key, &body, &PutMode::IfAbsent).await);
     }
     Ok(())
 }
 
 pub(crate) async fn raise_latest(io: &Io, context: &TableContext, id: SnapshotId) -> Result<(), CommitError> {
-    let key = context.location.key("snapshot/LATEST");
+    let key = context.location.latest_hint();
     let body = Bytes::from(id.to_string());
     for _ in 0..TRIES {
         let mode = match io.get(steps::PUBLISH_READ_LATEST, key.clone()).await {
@@ -86,10 +81,4 @@ pub(crate) async fn raise_latest(io: &Io, context: &TableContext, id: SnapshotId
         }
     }
     Ok(())
-}
-
-/// A hint's id, if it is one.
-pub(crate) fn parse_hint(body: &[u8]) -> Option<SnapshotId> {
-    let text = std::str::from_utf8(body).ok()?.trim();
-    text.parse().ok().filter(|id| *id > 0).map(SnapshotId)
 }

@@ -6,6 +6,7 @@
 
 use siltstone_format::{
     id::{SequenceNumber, SnapshotId},
+    path::ObjectName,
     snapshot::Snapshot,
 };
 
@@ -24,7 +25,9 @@ const ROUNDS: u32 = 20;
 
 /// Reads the pointer and checks that it is the caller's table.
 pub(crate) async fn load_pointer(io: &Io, step: StepName, context: &TableContext) -> Result<Pointer, CommitError> {
-    find_pointer(io, step, context).await?.ok_or_else(|| CommitError::NoTable { table: context.location.to_string() })
+    find_pointer(io, step, context)
+        .await?
+        .ok_or_else(|| CommitError::NoTable { table: context.location.root().to_owned() })
 }
 
 /// Reads the pointer, if there is one.
@@ -37,7 +40,7 @@ pub(crate) async fn find_pointer(
     let pointer = Pointer::from_record(&record, &context.location)?;
     match &context.incarnation {
         Some(expected) if *expected != pointer.incarnation => Err(CommitError::Incarnation {
-            table: context.location.to_string(),
+            table: context.location.root().to_owned(),
             found: pointer.incarnation.to_string(),
             expected: expected.to_string(),
         }),
@@ -51,7 +54,11 @@ pub(crate) async fn settle(io: &Io, context: &TableContext) -> Result<Pointer, C
         let pointer = load_pointer(io, steps::SETTLE_POINTER, context).await?;
         if pointer.state == TableState::Forked {
             let reason = "a foreign snapshot stands in place of ours".to_owned();
-            return Err(CommitError::Forked { table: context.location.to_string(), at: pointer.version(), reason });
+            return Err(CommitError::Forked {
+                table: context.location.root().to_owned(),
+                at: pointer.version(),
+                reason,
+            });
         }
         if let Some(settled) = settle_once(io, context, pointer).await? {
             return Ok(settled);
@@ -147,8 +154,7 @@ pub(crate) async fn swap(
     let record = next.to_record(&context.location)?;
     let mut maybe = false;
     for attempt in 1..=crate::effects::TRIES {
-        let effect =
-            Effect::SwapItem { name: ItemName::Pointer, expected_rev: current.rev, record: record.clone() };
+        let effect = Effect::SwapItem { name: ItemName::Pointer, expected_rev: current.rev, record: record.clone() };
         let failure = match io.ask(step, effect).await {
             Reply::Done => return Ok(Swap::Swapped),
             Reply::Failed(failure) => failure,
@@ -160,7 +166,7 @@ pub(crate) async fn swap(
                 match io.load_item(steps::COMMIT_LOOK_UP, ItemName::Pointer).await {
                     Ok(Some(now)) if now == record => return Ok(Swap::Swapped),
                     Ok(Some(now)) if now.rev != current.rev => return Ok(Swap::Moved { maybe, rev: now.rev }),
-                    Ok(None) => return Err(CommitError::NoTable { table: context.location.to_string() }),
+                    Ok(None) => return Err(CommitError::NoTable { table: context.location.root().to_owned() }),
                     Ok(Some(_)) => {}
                     Err(_) if attempt == crate::effects::TRIES => return Ok(Swap::Unknown),
                     Err(_) => {}
@@ -184,18 +190,16 @@ pub(crate) fn raised_floor(floor: SequenceNumber, files: impl Iterator<Item = Se
     files.map(crate::sequence::padded).fold(floor, SequenceNumber::max)
 }
 
-/// Snapshot ids that exist, ascending. Names that are no snapshots are passed over.
+/// Snapshot ids that exist, ascending, with the time of their writing. Names that are no snapshots are passed over.
 pub(crate) async fn list_snapshots(
     io: &Io,
     step: StepName,
     context: &TableContext,
 ) -> Result<Vec<(SnapshotId, i64)>, CommitError> {
-    let prefix = context.location.key("snapshot/snapshot-");
     let mut ids = Vec::new();
-    for object in io.list(step, prefix.clone()).await? {
-        let digits = object.key.strip_prefix(&prefix).filter(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_digit()));
-        if let Some(id) = digits.and_then(|d| d.parse().ok()) {
-            ids.push((SnapshotId(id), object.last_modified_ms));
+    for object in io.list(step, context.location.snapshot_prefix()).await? {
+        if let ObjectName::Snapshot(id) = context.location.parse(None, &object.key) {
+            ids.push((id, object.last_modified_ms));
         }
     }
     ids.sort_unstable();
