@@ -7,6 +7,7 @@
 //! pypaimon and paimon-rust agree on; 3. no input, however damaged, panics or allocates without a bound.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
+pub mod avro;
 pub mod binary_row;
 pub mod bucket;
 pub mod compare;

@@ -22,6 +22,11 @@ use crate::{
 /// Most fields a row of this format has here: far above any table, far below what a damaged arity says.
 pub const MAX_ARITY: i32 = 100_000;
 
+/// Whether the bytes can hold the header and slots of so many columns.
+pub(crate) fn is_long_enough(row: &[u8], arity: i32) -> bool {
+    usize::try_from(arity).is_ok_and(|arity| row.len() >= layout::fixed_length(arity))
+}
+
 impl StoredRow {
     /// The row of no columns: partition of an unpartitioned table, statistics of no columns.
     #[must_use]
@@ -50,7 +55,7 @@ impl StoredRow {
         if !(0..=MAX_ARITY).contains(&arity) {
             return Err(FormatError::corrupt(object, format!("a row claims {arity} columns")));
         }
-        if row.len() < layout::fixed_length(arity.unsigned_abs() as usize) {
+        if !is_long_enough(row, arity) {
             return Err(fault());
         }
         Ok(Self { arity, bytes: row.to_vec() })

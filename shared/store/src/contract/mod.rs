@@ -4,6 +4,7 @@
 //! 3. racers are tasks of a runtime: run the suites on a multi-threaded one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a contract is an assertion")]
 
+pub mod fault;
 pub mod item;
 pub mod object;
 pub mod stream;

@@ -1,7 +1,20 @@
 //! Manifest entries and manifest list rows (paimon-format.md section 4).
 //!
-//! Neighbours: `data_file` for `_FILE`; the Avro codec beside; `commit` merges and applies them.
+//! Below: `entry` and `list` (bytes), `layout` (Avro schemas), `codec` (what both share). Neighbours: `data_file` for `_FILE`;
+//! `commit` merges and applies entries.
 
+mod codec;
+mod entry;
+mod layout;
+mod list;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use self::{
+    codec::MAX_ROWS,
+    entry::{decode_manifest, encode_manifest, encode_manifest_with},
+    list::{decode_manifest_list, encode_manifest_list, encode_manifest_list_with},
+};
 use crate::{
     data_file::{DataFileMeta, SimpleStats, StoredRow},
     id::{Bucket, Level, SchemaId},

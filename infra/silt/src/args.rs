@@ -1,0 +1,309 @@
+//! The command line of `silt`: verbs, options, help with examples.
+//!
+//! Neighbours: `main` parses it, `commands/*` carry it out. Exit codes: 0 ok, 1 problems found, 2 usage, 3 a service is unavailable.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Siltstone: Kinesis change streams into upserted Apache Paimon tables on S3, with nothing always on.
+#[derive(Debug, Parser)]
+#[command(name = "silt", version, max_term_width = 120, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Print machine-readable JSON (one object per line for lists).
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say more on standard error (-v: progress of steps, -vv: requests).
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 found problems, 2 wrong usage, 3 a service is unavailable.";
+
+/// Where the tables are.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Place {
+    /// Use the local stack that keeps its state in DIR (started by `silt local --dir DIR`, or opened for this command).
+    #[arg(long, global = true, value_name = "DIR", conflicts_with = "warehouse")]
+    pub(crate) local: Option<PathBuf>,
+    /// A bare Paimon warehouse without pointer: file:///path or s3://bucket/prefix (scan, files, snapshots, compact, check only).
+    #[arg(long, global = true, value_name = "URI")]
+    pub(crate) warehouse: Option<String>,
+    /// Bucket of the warehouse on AWS.
+    #[arg(long, global = true, env = "SILTSTONE_BUCKET", value_name = "NAME")]
+    pub(crate) bucket: Option<String>,
+    /// Prefix of the warehouse in the bucket.
+    #[arg(long, global = true, env = "SILTSTONE_WAREHOUSE", default_value = "warehouse", value_name = "PREFIX")]
+    pub(crate) prefix: String,
+    /// DynamoDB table of the pointers.
+    #[arg(long, global = true, env = "SILTSTONE_ITEMS_TABLE", default_value = "siltstone", value_name = "NAME")]
+    pub(crate) items_table: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// One minute of Siltstone on this machine: a change stream, faults, compaction, and a proof that nothing was lost.
+    Demo(Demo),
+    /// Start S3, DynamoDB, Kinesis and the three functions on loopback and keep them up.
+    Local(Local),
+    /// Create, describe, list or drop tables.
+    #[command(subcommand)]
+    Table(Table),
+    /// Write records of a file (JSON lines) into a table's stream.
+    Produce(Produce),
+    /// Read a table: newest version of every row, merged on read.
+    Scan(Scan),
+    /// List the snapshots of a table.
+    Snapshots(Named),
+    /// List the live data files of a table, by bucket and level.
+    Files(Files),
+    /// Compact buckets of a table now.
+    Compact(Compact),
+    /// Check a table: pointer, snapshots, manifests, files, checkpoints.
+    Check(Named),
+    /// Remove old snapshots and the files that only they use.
+    Expire(Expire),
+    /// Make the content of an older snapshot current again, as a new snapshot; stream positions stay.
+    Rollback(Rollback),
+    /// Records that could not be decoded or typed.
+    #[command(subcommand)]
+    Quarantine(Quarantine),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  silt demo\n  silt demo --seconds 20 --rate 500 --json\n  silt demo --keep ./state   # then: silt --local ./state scan demo.orders --limit 5")]
+pub(crate) struct Demo {
+    /// How long to produce.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(5..=3600))]
+    pub(crate) seconds: u64,
+    /// Changes per second.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=20_000))]
+    pub(crate) rate: u64,
+    /// Shards of the stream at the start (one is split on the way).
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub(crate) shards: u32,
+    /// Seed of the produced data.
+    #[arg(long, default_value_t = 7)]
+    pub(crate) seed: u64,
+    /// Keep the state in DIR for later commands.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  silt local --dir ./state\n  eval \"$(silt local --dir ./state --exports)\"   # in another shell, while it runs")]
+pub(crate) struct Local {
+    /// Keep the state in DIR; a restart, also after a crash, goes on where it stopped. Without it everything is in memory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// First of the ports on 127.0.0.1 (S3, then DynamoDB, Kinesis, Lambda); 0 lets the system choose.
+    #[arg(long, default_value_t = 4566, value_name = "PORT")]
+    pub(crate) port: u16,
+    /// Run the functions as real `bootstrap` processes behind a Lambda Runtime API instead of in this process.
+    #[arg(long)]
+    pub(crate) process: bool,
+    /// Folder with NAME/bootstrap for each function (as `cargo lambda build` leaves them), for --process.
+    #[arg(long, value_name = "DIR", default_value = "target/lambda")]
+    pub(crate) functions: PathBuf,
+    /// Print the exports of a running stack in --dir and leave.
+    #[arg(long, requires = "dir")]
+    pub(crate) exports: bool,
+    /// Deliver S3 events twice and out of order now and then.
+    #[arg(long)]
+    pub(crate) rough_events: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Table {
+    /// Create a table and the stream that feeds it.
+    Create(Create),
+    /// Show a table's schema, options, stream and state.
+    Describe(Named),
+    /// List the tables of the warehouse.
+    List,
+    /// Drop a table: its pointer, and all of its objects with --purge.
+    Drop(Drop),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  silt --local ./state table create demo.orders --column 'id BIGINT' --column 'note STRING' --primary-key id --stream orders --shards 4\n  silt --local ./state table create demo.days --column 'id INT' --column 'dt DATE' --primary-key id,dt --partition-by dt --option bucket=2")]
+pub(crate) struct Create {
+    /// db.table
+    pub(crate) table: String,
+    /// A column: NAME TYPE [NOT NULL]; may be repeated.
+    #[arg(long = "column", value_name = "NAME TYPE", required = true)]
+    pub(crate) columns: Vec<String>,
+    /// Primary key columns, comma separated.
+    #[arg(long, value_delimiter = ',', required = true, value_name = "COLUMNS")]
+    pub(crate) primary_key: Vec<String>,
+    /// Partition columns, comma separated; they must be part of the primary key.
+    #[arg(long, value_delimiter = ',', value_name = "COLUMNS")]
+    pub(crate) partition_by: Vec<String>,
+    /// A table option KEY=VALUE; may be repeated (bucket defaults to 1).
+    #[arg(long = "option", value_name = "KEY=VALUE")]
+    pub(crate) options: Vec<String>,
+    /// Free text.
+    #[arg(long)]
+    pub(crate) comment: Option<String>,
+    /// Kinesis stream that feeds the table; created when missing (local stack only).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) stream: Option<String>,
+    /// Shards of a stream created here.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) shards: u32,
+    /// Decoder of the stream's records.
+    #[arg(long, value_enum, default_value_t = Format::Json)]
+    pub(crate) format: Format,
+    /// Full decoder configuration (JSON file): format, mapping, limits. Overrides --format.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) decoder: Option<PathBuf>,
+}
+
+/// Record formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Plain JSON objects, upserts, with an optional op field.
+    Json,
+    /// Debezium JSON.
+    DebeziumJson,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Named {
+    /// db.table
+    pub(crate) table: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Drop {
+    /// db.table
+    pub(crate) table: String,
+    /// Also delete every object of the table.
+    #[arg(long)]
+    pub(crate) purge: bool,
+    /// Do it without asking.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  silt --local ./state produce orders.jsonl --table demo.orders\n  cat orders.jsonl | silt --local ./state produce - --table demo.orders --align-buckets")]
+pub(crate) struct Produce {
+    /// File with one JSON record a line; - for standard input.
+    pub(crate) file: String,
+    /// Table whose stream takes the records; its primary key becomes the partition key.
+    #[arg(long)]
+    pub(crate) table: String,
+    /// Choose each record's hash key so that a shard touches only the buckets of its range (fewer, larger files).
+    #[arg(long)]
+    pub(crate) align_buckets: bool,
+}
+
+/// Output forms of `silt scan`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// Aligned columns for people.
+    Table,
+    /// One JSON object a row.
+    Json,
+    /// Comma separated values with a header.
+    Csv,
+    /// A Parquet file (needs --output-file).
+    Parquet,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  silt --local ./state scan demo.orders --where \"o_orderstatus = 'F' and o_totalprice > 1000\" --limit 10\n  silt scan --warehouse file:///data/wh demo.orders --select o_orderkey,o_clerk --format csv\n  silt --local ./state scan demo.orders --snapshot 3 --json\n  silt --local ./state scan demo.orders --changelog --snapshot 3")]
+pub(crate) struct Scan {
+    /// db.table
+    pub(crate) table: String,
+    /// Rows to keep: column op literal [and ...].
+    #[arg(long = "where", value_name = "FILTER")]
+    pub(crate) filter: Option<String>,
+    /// Columns to show, comma separated.
+    #[arg(long, value_delimiter = ',', value_name = "COLUMNS")]
+    pub(crate) select: Option<Vec<String>>,
+    /// At most this many rows.
+    #[arg(long)]
+    pub(crate) limit: Option<usize>,
+    /// Read this snapshot instead of the current one.
+    #[arg(long, value_name = "ID")]
+    pub(crate) snapshot: Option<i64>,
+    /// Read the changelog (all snapshots, or the one of --snapshot) instead of the table's rows.
+    #[arg(long)]
+    pub(crate) changelog: bool,
+    /// How to print (--json is short for --format json).
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub(crate) format: Output,
+    /// Write to a file instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Files {
+    /// db.table
+    pub(crate) table: String,
+    /// Files of this snapshot instead of the current one.
+    #[arg(long, value_name = "ID")]
+    pub(crate) snapshot: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  silt --local ./state compact demo.orders\n  silt compact --warehouse file:///data/wh bench.orders --full\n  silt --local ./state compact demo.orders --only-bucket 0 --only-bucket 3")]
+pub(crate) struct Compact {
+    /// db.table
+    pub(crate) table: String,
+    /// Everything to the last level; otherwise what the picker chooses.
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Only this bucket number (of every partition); may be repeated.
+    #[arg(long = "only-bucket", value_name = "N")]
+    pub(crate) buckets: Vec<i32>,
+    /// Memory that the merge may take, in MiB.
+    #[arg(long, default_value_t = 512, value_name = "MIB")]
+    pub(crate) memory: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Expire {
+    /// db.table
+    pub(crate) table: String,
+    /// Only say what would be deleted.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Also sweep files that no snapshot names (orphans older than a day).
+    #[arg(long)]
+    pub(crate) orphans: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// db.table
+    pub(crate) table: String,
+    /// Snapshot whose content becomes current.
+    #[arg(long, value_name = "ID")]
+    pub(crate) to: i64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Quarantine {
+    /// One line per quarantined record: position, code, reason.
+    List(Named),
+    /// One record in full, raw bytes included.
+    Show(QuarantineShow),
+    /// Decode quarantined records again and commit those that fit now.
+    Replay(Named),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QuarantineShow {
+    /// db.table
+    pub(crate) table: String,
+    /// Position as `list` prints it: shard/sequence number[.sub-sequence].
+    pub(crate) position: String,
+}

@@ -1,0 +1,113 @@
+//! What can go wrong in the engine, sorted by what the caller does next.
+//!
+//! Neighbours: every module of this crate. Invariant: 1. messages name the object and never show row contents.
+
+use arrow::error::ArrowError;
+use parquet::errors::ParquetError;
+use siltstone_format::error::FormatError;
+
+use crate::run::Overlap;
+
+/// What the caller does about an [`LsmError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// An object is damaged or contradicts its metadata.
+    Corrupt,
+    /// The table uses something that this engine does not implement.
+    Unsupported,
+    /// The rows or settings given do not fit.
+    Invalid,
+    /// Bytes could not be fetched: retry.
+    Unavailable,
+    /// A bug of Siltstone.
+    Bug,
+}
+
+/// Errors of the engine.
+#[derive(Debug, thiserror::Error)]
+pub enum LsmError {
+    /// A data file is damaged or is not what its manifest entry says.
+    #[error("data file {object}: {detail}; run `silt check` and restore the object, nothing was changed")]
+    Corrupt {
+        /// The file.
+        object: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Bytes of a data file could not be fetched.
+    #[error("data file {object} could not be read: {detail}; the operation can be repeated")]
+    Unavailable {
+        /// The file.
+        object: String,
+        /// The source's words.
+        detail: String,
+    },
+    /// The table schema cannot be laid out.
+    #[error("{detail}")]
+    Schema {
+        /// What is wrong.
+        detail: String,
+    },
+    /// Something that is not implemented is asked for.
+    #[error("{what} is not supported: {remedy}")]
+    Unsupported {
+        /// What.
+        what: String,
+        /// What to do instead.
+        remedy: String,
+    },
+    /// Files of one level overlap.
+    #[error(transparent)]
+    Overlap(#[from] Overlap),
+    /// A value or metadata codec refused something.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// Rows given by the caller do not fit the table.
+    #[error("rows do not fit the table: {0}")]
+    Rows(String),
+    /// Encoding of columns failed.
+    #[error("internal error while encoding: {0}; please report it")]
+    Encode(String),
+}
+
+impl LsmError {
+    /// What the caller does next.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Corrupt { .. } | Self::Overlap(_) => ErrorKind::Corrupt,
+            Self::Unavailable { .. } => ErrorKind::Unavailable,
+            Self::Unsupported { .. } => ErrorKind::Unsupported,
+            Self::Schema { .. } | Self::Rows(_) | Self::Format(_) => ErrorKind::Invalid,
+            Self::Encode(_) => ErrorKind::Bug,
+        }
+    }
+
+    pub(crate) fn corrupt(object: &str, detail: impl Into<String>) -> Self {
+        Self::Corrupt { object: object.to_owned(), detail: detail.into() }
+    }
+
+    /// A failed read: an I/O error under the decoder is the source's, everything else is the file's.
+    pub(crate) fn read(object: &str, error: &ParquetError) -> Self {
+        match error {
+            ParquetError::External(source) if source.is::<std::io::Error>() => {
+                Self::Unavailable { object: object.to_owned(), detail: source.to_string() }
+            }
+            other => Self::corrupt(object, other.to_string()),
+        }
+    }
+
+    pub(crate) fn decode(object: &str, error: &ArrowError) -> Self {
+        match error {
+            ArrowError::ExternalError(source) => match source.downcast_ref::<ParquetError>() {
+                Some(parquet) => Self::read(object, parquet),
+                None => Self::corrupt(object, source.to_string()),
+            },
+            other => Self::corrupt(object, other.to_string()),
+        }
+    }
+
+    pub(crate) fn encode(error: impl std::fmt::Display) -> Self {
+        Self::Encode(error.to_string())
+    }
+}

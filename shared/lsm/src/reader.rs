@@ -1,0 +1,260 @@
+//! Reads a data file of any writer as batches in the current schema.
+//!
+//! Neighbours: `scan` and `compact` open files with it; `conform` turns file columns into table columns. Bytes come from a
+//! `ChunkReader` that the caller gives: whole objects in memory, or a source that fetches ranges. Page by page, never a whole row
+//! group: Java writes row groups of 128 MB and more.
+//! Invariants: 1. columns are matched by field id against the schema the file was written under, never by today's names;
+//! 2. a file that contradicts its manifest entry (rows, sequence range, key order) ends in an error that names it;
+//! 3. key columns are taken from the value columns, so fat and thin files read alike.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, Int8Array, Int64Array, RecordBatch, RecordBatchOptions},
+    datatypes::{DataType as Arrow, Int8Type, Int64Type},
+};
+use parquet::{
+    arrow::{
+        ProjectionMask,
+        arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
+    },
+    file::{metadata::PageIndexPolicy, reader::ChunkReader},
+};
+use siltstone_format::{data_file::DataFileMeta, schema::TableSchema};
+
+use crate::{
+    batch::{DELETE, INSERT, KeyValueBatch},
+    conform::conform,
+    error::LsmError,
+    keys::{KeyColumns, KeyEncoder},
+    layout::{FileLayout, SEQUENCE_NUMBER, VALUE_KIND},
+    rows::nulls,
+};
+
+/// Rows decoded at a time: large enough to amortise, small enough that one batch per run stays in cache (see the merge bench).
+pub const BATCH_ROWS: usize = 8192;
+
+/// Opens `meta`'s bytes, written under `file_schema`, for reading as rows of `layout`.
+///
+/// # Errors
+/// [`LsmError::Corrupt`] when the footer is damaged or lacks system columns; [`LsmError::Unsupported`] for formats other than Parquet.
+pub fn open<R: ChunkReader + 'static>(
+    source: R,
+    meta: &DataFileMeta,
+    file_schema: &TableSchema,
+    layout: &FileLayout,
+) -> Result<FileBatches, LsmError> {
+    let object = meta.file_name.as_str();
+    if !object.ends_with(".parquet") {
+        return Err(LsmError::Unsupported {
+            what: format!("data file {object}, which is not Parquet"),
+            remedy: "let its own engine rewrite it with file.format=parquet and no file.format.per.level".to_owned(),
+        });
+    }
+    let options =
+        ArrowReaderOptions::new().with_skip_arrow_metadata(true).with_page_index_policy(PageIndexPolicy::Skip);
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(source, options)
+        .map_err(|e| LsmError::read(object, &e))?;
+    let rows = builder.metadata().file_metadata().num_rows();
+    if rows != meta.row_count {
+        return Err(LsmError::corrupt(
+            object,
+            format!("holds {rows} rows, its manifest entry says {}", meta.row_count),
+        ));
+    }
+    let columns = Columns::find(builder.schema().fields(), file_schema, layout, object)?;
+    let mask = ProjectionMask::roots(builder.parquet_schema(), columns.roots());
+    let reader =
+        builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(|e| LsmError::read(object, &e))?;
+    Ok(FileBatches {
+        reader,
+        columns,
+        layout: layout.clone(),
+        encoder: KeyEncoder::new(layout)?,
+        meta: meta.clone(),
+        last: None,
+        read: 0,
+        done: false,
+    })
+}
+
+/// Where each needed column stands among the file's root columns.
+#[derive(Debug)]
+struct Columns {
+    sequence: usize,
+    kind: usize,
+    /// Per table column: root column and the file schema's column, or nothing when the file does not have it.
+    values: Vec<Option<(usize, usize)>>,
+    file_schema: Arc<TableSchema>,
+}
+
+impl Columns {
+    fn find(
+        fields: &arrow::datatypes::Fields,
+        file_schema: &TableSchema,
+        layout: &FileLayout,
+        object: &str,
+    ) -> Result<Self, LsmError> {
+        let root = |name: &str| fields.iter().position(|f| f.name() == name);
+        let system = |name: &str| {
+            root(name)
+                .ok_or_else(|| LsmError::corrupt(object, format!("has no column {name}: not a primary-key data file")))
+        };
+        let values = layout
+            .table()
+            .fields
+            .iter()
+            .map(|field| {
+                let old = file_schema.fields.iter().position(|f| f.id == field.id)?;
+                root(&file_schema.fields.get(old)?.name).map(|root| (root, old))
+            })
+            .collect();
+        Ok(Self {
+            sequence: system(SEQUENCE_NUMBER)?,
+            kind: system(VALUE_KIND)?,
+            values,
+            file_schema: Arc::new(file_schema.clone()),
+        })
+    }
+
+    fn roots(&self) -> Vec<usize> {
+        let mut roots: Vec<usize> = self.values.iter().flatten().map(|(root, _)| *root).collect();
+        roots.extend([self.sequence, self.kind]);
+        roots.sort_unstable();
+        roots.dedup();
+        roots
+    }
+}
+
+/// The rows of one data file, as batches.
+pub struct FileBatches {
+    reader: ParquetRecordBatchReader,
+    columns: Columns,
+    layout: FileLayout,
+    encoder: KeyEncoder,
+    meta: DataFileMeta,
+    last: Option<(KeyColumns, usize)>,
+    read: i64,
+    done: bool,
+}
+
+impl std::fmt::Debug for FileBatches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileBatches").field("file", &self.meta.file_name).field("read", &self.read).finish()
+    }
+}
+
+impl FileBatches {
+    fn fail<T>(&self, detail: impl Into<String>) -> Result<T, LsmError> {
+        Err(LsmError::corrupt(&self.meta.file_name, detail))
+    }
+
+    fn read_next(&mut self) -> Result<Option<KeyValueBatch>, LsmError> {
+        let Some(batch) = self.reader.next() else {
+            if self.read != self.meta.row_count {
+                return self.fail(format!("ends after {} of {} rows", self.read, self.meta.row_count));
+            }
+            return Ok(None);
+        };
+        let batch = batch.map_err(|e| LsmError::decode(&self.meta.file_name, &e))?;
+        self.read += i64::try_from(batch.num_rows()).unwrap_or(i64::MAX);
+        let converted = self.convert(&batch)?;
+        self.check(&converted)?;
+        Ok(Some(converted))
+    }
+
+    fn convert(&self, batch: &RecordBatch) -> Result<KeyValueBatch, LsmError> {
+        let roots = self.columns.roots();
+        let column = |root: usize| -> Result<&ArrayRef, LsmError> {
+            let place = roots.binary_search(&root).ok().and_then(|i| batch.columns().get(i));
+            place.ok_or_else(|| LsmError::corrupt(&self.meta.file_name, "a column disappeared between two batches"))
+        };
+        let object = self.meta.file_name.as_str();
+        let mut values = Vec::with_capacity(self.columns.values.len());
+        for (i, place) in self.columns.values.iter().enumerate() {
+            let (Some(field), Some(to)) = (self.layout.values().fields().get(i), self.layout.table().fields.get(i))
+            else {
+                return Err(LsmError::encode("layout and schema disagree"));
+            };
+            let array = match place {
+                None => nulls(field, batch.num_rows()),
+                Some((root, old)) => {
+                    let Some(from) = self.columns.file_schema.fields.get(*old) else {
+                        return Err(LsmError::encode("file schema shrank"));
+                    };
+                    conform(column(*root)?, &from.data_type, &to.data_type, field)
+                        .map_err(|detail| LsmError::corrupt(object, format!("column `{}`: {detail}", from.name)))?
+                }
+            };
+            if !field.is_nullable() && array.null_count() > 0 {
+                return self.fail(format!("column `{}` is NOT NULL and holds nulls", field.name()));
+            }
+            values.push(array);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let values = RecordBatch::try_new_with_options(self.layout.values().clone(), values, &options)
+            .map_err(|e| LsmError::corrupt(object, e.to_string()))?;
+        let sequence = self.system::<Int64Type>(column(self.columns.sequence)?, &Arrow::Int64)?;
+        let kind = self.system::<Int8Type>(column(self.columns.kind)?, &Arrow::Int8)?;
+        Ok(KeyValueBatch { values, sequence, kind })
+    }
+
+    /// A system column; other integer widths are as good (plain INT32 kinds occur).
+    fn system<T: arrow::datatypes::ArrowPrimitiveType>(
+        &self,
+        column: &ArrayRef,
+        to: &Arrow,
+    ) -> Result<arrow::array::PrimitiveArray<T>, LsmError> {
+        let options = arrow::compute::CastOptions { safe: false, ..Default::default() };
+        let cast = arrow::compute::cast_with_options(column, to, &options)
+            .map_err(|e| LsmError::corrupt(&self.meta.file_name, e.to_string()))?;
+        match cast.as_primitive_opt::<T>() {
+            Some(array) if array.null_count() == 0 => Ok(array.clone()),
+            _ => self.fail("a system column holds nulls or has another type"),
+        }
+    }
+
+    /// Invariant 2: kinds are kinds, numbers are inside the entry's range, keys ascend, also across batches.
+    fn check(&mut self, batch: &KeyValueBatch) -> Result<(), LsmError> {
+        if let Some(bad) = invalid_kind(&batch.kind) {
+            return self.fail(format!("{bad} is not a row kind"));
+        }
+        let (min, max) = (self.meta.min_sequence_number.0, self.meta.max_sequence_number.0);
+        if let Some(bad) = outside(&batch.sequence, min, max) {
+            return self.fail(format!("sequence number {bad} is outside its manifest entry's range {min}..={max}"));
+        }
+        let keys = self.encoder.encode(&batch.values)?;
+        let ascends = match &self.last {
+            Some((last, row)) if !keys.is_empty() => last.compare(*row, &keys, 0) == std::cmp::Ordering::Less,
+            _ => true,
+        };
+        if !ascends || keys.first_not_ascending().is_some() {
+            return self.fail("its keys do not strictly ascend: readers would serve a key twice");
+        }
+        if let Some(row) = keys.len().checked_sub(1) {
+            self.last = Some((keys, row));
+        }
+        Ok(())
+    }
+}
+
+fn invalid_kind(kinds: &Int8Array) -> Option<i8> {
+    kinds.values().iter().copied().find(|k| !(INSERT..=DELETE).contains(k))
+}
+
+fn outside(numbers: &Int64Array, min: i64, max: i64) -> Option<i64> {
+    numbers.values().iter().copied().find(|n| *n < min || *n > max)
+}
+
+impl Iterator for FileBatches {
+    type Item = Result<KeyValueBatch, LsmError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let result = self.read_next().transpose();
+        self.done = !matches!(result, Some(Ok(_)));
+        result
+    }
+}
