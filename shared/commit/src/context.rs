@@ -1,70 +1,21 @@
 //! What every protocol is told about its table: where it is, whose authority it is under, and how to read its rows.
 //!
 //! Neighbours: `protocol` passes it along; the table options that matter here are parsed by the caller into [`Settings`].
-//! Invariant: 1. every object key comes from [`TableLocation`], so nothing outside the table's prefix is ever touched.
+//! Invariant: 1. every object key comes from the location, so nothing outside the table's prefix is ever touched.
 
 use std::{fmt, sync::Arc};
 
+pub use siltstone_format::path::TableLocation;
 use siltstone_format::{
-    id::{SchemaId, SnapshotId},
+    compare::KeyComparator,
+    path::{DEFAULT_PARTITION_NAME, PartitionPaths},
     schema::TableSchema,
+    types::DataType,
 };
 
+const USER_PREFIX: &str = "siltstone-";
 /// Directory of Siltstone's own objects below the table; no engine lists it.
 pub const OWN_DIRECTORY: &str = "siltstone";
-
-/// Key prefix of a table, as in `warehouse/db.db/orders`, without a slash at either end.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TableLocation(String);
-
-impl TableLocation {
-    /// Takes the prefix; slashes at the ends are dropped.
-    pub fn new(prefix: impl AsRef<str>) -> Self {
-        Self(prefix.as_ref().trim_matches('/').to_owned())
-    }
-
-    /// The prefix.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The key of something below the table.
-    #[must_use]
-    pub fn key(&self, relative: &str) -> String {
-        if self.0.is_empty() { relative.to_owned() } else { format!("{}/{relative}", self.0) }
-    }
-
-    /// What lies below the table, for a key of it.
-    #[must_use]
-    pub fn relative<'a>(&self, key: &'a str) -> Option<&'a str> {
-        if self.0.is_empty() { Some(key) } else { key.strip_prefix(self.0.as_str())?.strip_prefix('/') }
-    }
-
-    /// `snapshot/snapshot-<id>`
-    #[must_use]
-    pub fn snapshot(&self, id: SnapshotId) -> String {
-        self.key(&format!("snapshot/snapshot-{id}"))
-    }
-
-    /// `schema/schema-<id>`
-    #[must_use]
-    pub fn schema(&self, id: SchemaId) -> String {
-        self.key(&format!("schema/schema-{id}"))
-    }
-
-    /// `manifest/<name>`, for manifests and manifest lists.
-    #[must_use]
-    pub fn manifest(&self, name: &str) -> String {
-        self.key(&format!("manifest/{name}"))
-    }
-}
-
-impl fmt::Display for TableLocation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// Who decides which snapshot is current.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,7 +34,13 @@ impl Incarnation {
     /// `commitUser` of every snapshot of this life.
     #[must_use]
     pub fn commit_user(&self) -> String {
-        format!("siltstone-{}", self.0)
+        format!("{USER_PREFIX}{}", self.0)
+    }
+
+    /// True for the user of any life of any table of Siltstone.
+    #[must_use]
+    pub fn is_ours(commit_user: &str) -> bool {
+        commit_user.starts_with(USER_PREFIX)
     }
 }
 
@@ -117,6 +74,15 @@ impl Default for Settings {
     }
 }
 
+/// What is derived from the schema once.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    pub(crate) keys: KeyComparator,
+    pub(crate) partition_types: Vec<DataType>,
+    pub(crate) partition_paths: PartitionPaths,
+    pub(crate) data_directory: Option<String>,
+}
+
 /// A table, as every protocol sees it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TableContext {
@@ -130,4 +96,29 @@ pub struct TableContext {
     pub incarnation: Option<Incarnation>,
     /// Limits.
     pub settings: Settings,
+    pub(crate) shape: Arc<Shape>,
+}
+
+impl TableContext {
+    /// A table under a pointer, of whatever incarnation, with Paimon's default settings.
+    #[must_use]
+    pub fn new(location: TableLocation, schema: Arc<TableSchema>) -> Self {
+        let option = |name: &str| schema.options.get(name).map(String::as_str);
+        let default_name = option("partition.default-name").unwrap_or(DEFAULT_PARTITION_NAME);
+        let legacy = option("partition.legacy-name").is_none_or(|v| !v.eq_ignore_ascii_case("false"));
+        let shape = Shape {
+            keys: KeyComparator::new(schema.types_at(&schema.trimmed_primary_key())),
+            partition_types: schema.types_at(&schema.partition_indices()),
+            partition_paths: PartitionPaths::new(&schema, default_name, legacy),
+            data_directory: option("data-file.path-directory").map(str::to_owned),
+        };
+        let settings = Settings::default();
+        Self { location, schema, authority: Authority::Pointer, incarnation: None, settings, shape: Arc::new(shape) }
+    }
+
+    /// The key of something below the table.
+    #[must_use]
+    pub fn key(&self, relative: &str) -> String {
+        format!("{}/{relative}", self.location.root())
+    }
 }

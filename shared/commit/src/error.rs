@@ -3,7 +3,7 @@
 //! Neighbours: every module. A lost race or a refused change is not an error: see [`crate::changes::Outcome`].
 //! Invariant: 1. an error never means "committed" or "not committed" by itself; only an outcome says that.
 
-use siltstone_format::id::SnapshotId;
+use siltstone_format::{FormatError, id::SnapshotId};
 
 use crate::io::{Failure, FailureKind};
 
@@ -148,6 +148,9 @@ pub enum CommitError {
         /// Attempts.
         attempts: u32,
     },
+    /// Bytes or values that are not what the table format says.
+    #[error(transparent)]
+    Format(#[from] FormatError),
     /// A defect of Siltstone.
     #[error("internal error: {reason}; please report it")]
     Bug {
@@ -195,6 +198,10 @@ impl CommitError {
             Self::PointerBehind { .. } | Self::Forked { .. } | Self::ForeignRollback { .. } => ErrorKind::Forked,
             Self::InvalidChange { .. } => ErrorKind::InvalidInput,
             Self::Contended { .. } => ErrorKind::Unavailable,
+            Self::Format(error) => match error.kind() {
+                siltstone_format::ErrorKind::Corrupt => ErrorKind::Corrupt,
+                _ => ErrorKind::InvalidInput,
+            },
             Self::Bug { .. } => ErrorKind::Bug,
         }
     }

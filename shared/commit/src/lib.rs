@@ -7,11 +7,19 @@
 mod base64;
 pub mod changes;
 pub mod checkpoint;
+mod codec;
+pub mod conflict;
 pub mod context;
+mod effects;
 pub mod error;
+pub mod fold;
 pub mod io;
+pub mod manifests;
 pub mod pointer;
 pub mod protocol;
 pub mod sequence;
+pub mod steps;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use error::{CommitError, ErrorKind};

@@ -194,7 +194,7 @@ impl Pointer {
     /// # Errors
     /// `Corrupt` if it would exceed [`POINTER_BYTES`].
     pub fn to_record(&self, location: &TableLocation) -> Result<ItemRecord, CommitError> {
-        let bad = |reason: String| CommitError::BadPointer { table: location.to_string(), reason };
+        let bad = |reason: String| CommitError::BadPointer { table: location.root().to_owned(), reason };
         let mut attributes = BTreeMap::new();
         let mut put = |name: &str, attr: Attr| attributes.insert(name.to_owned(), attr);
         put("protocol", Attr::N(PROTOCOL));
@@ -203,8 +203,7 @@ impl Pointer {
         put("state", Attr::S(self.state.as_str().to_owned()));
         put("version", Attr::N(self.version().0));
         if let Some(snapshot) = &self.snapshot {
-            let json = serde_json::to_string(snapshot).map_err(|e| bad(format!("snapshot as JSON: {e}")))?;
-            put("snapshot", Attr::S(json));
+            put("snapshot", Attr::S(String::from_utf8_lossy(&snapshot.to_json()).into_owned()));
         }
         put("schema_id", Attr::N(self.schema_id.0));
         put("checkpoints", Attr::B(self.checkpoints.pack()));
@@ -233,15 +232,15 @@ impl Pointer {
         let read = Reader { record, location };
         let protocol = read.number("protocol")?;
         if protocol != PROTOCOL {
-            return Err(CommitError::Protocol { table: location.to_string(), found: protocol, known: PROTOCOL });
+            return Err(CommitError::Protocol { table: location.root().to_owned(), found: protocol, known: PROTOCOL });
         }
         let state = read.text("state")?;
         let state = TableState::ALL.into_iter().find(|(_, name)| *name == state).map(|(s, _)| s);
         let snapshot = match read.record.attributes.get("snapshot") {
             None => None,
             Some(_) => Some(
-                serde_json::from_str::<Snapshot>(read.text("snapshot")?)
-                    .map_err(|e| read.bad(format!("`snapshot` is no snapshot: {e}")))?,
+                Snapshot::from_json("snapshot", read.text("snapshot")?.as_bytes())
+                    .map_err(|e| read.bad(format!("`snapshot`: {e}")))?,
             ),
         };
         if read.number("version")? != snapshot.as_ref().map_or(0, |s| s.id.0) {
@@ -271,7 +270,7 @@ impl Pointer {
 }
 
 /// Bytes as DynamoDB counts them, keys of the item included at their largest.
-fn record_bytes(attributes: &BTreeMap<String, Attr>) -> usize {
+pub(crate) fn record_bytes(attributes: &BTreeMap<String, Attr>) -> usize {
     const KEYS: usize = 300;
     let value = |attr: &Attr| match attr {
         Attr::S(text) => text.len(),
@@ -288,7 +287,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn bad(&self, reason: String) -> CommitError {
-        CommitError::BadPointer { table: self.location.to_string(), reason }
+        CommitError::BadPointer { table: self.location.root().to_owned(), reason }
     }
 
     fn text(&self, name: &str) -> Result<&str, CommitError> {

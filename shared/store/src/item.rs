@@ -65,7 +65,7 @@ impl Attr {
 
 fn number_size(magnitude: u64, negative: bool) -> usize {
     let mut digits = magnitude;
-    while digits != 0 && digits % 10 == 0 {
+    while digits != 0 && digits.is_multiple_of(10) {
         digits /= 10; // trailing zeros are free
     }
     let significant = digits.checked_ilog10().map_or(1, |d| d as usize + 1);

@@ -5,6 +5,7 @@
 //! 3. an unknown outcome is never reported as a failure or a success.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
+pub mod buffered;
 pub mod clock;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
@@ -19,6 +20,7 @@ pub mod object;
 pub mod retry;
 pub mod stream;
 
+pub use buffered::BufferedUpload;
 pub use clock::{Clock, SystemClock};
 pub use cost::{Cost, LIST_PRICES, PRICES_AS_OF, Prices};
 pub use fs::FsObjectStore;

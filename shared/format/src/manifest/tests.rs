@@ -1,3 +1,5 @@
+//! Manifests: golden bytes, round trips, and what corrupt input answers.
+
 use proptest::prelude::*;
 
 use super::*;

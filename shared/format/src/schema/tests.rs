@@ -1,3 +1,5 @@
+//! Schemas: what is read is written back, what is unsupported is refused by name.
+
 use super::*;
 use crate::error::ErrorKind;
 

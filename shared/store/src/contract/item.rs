@@ -18,6 +18,7 @@ pub async fn run(store: Arc<dyn ItemStore>) {
     delete_honours_its_condition(&store).await;
     query_pages_in_byte_order_under_a_prefix(&store).await;
     wrong_requests_are_named(&store).await;
+    super::fault::items(store).await;
 }
 
 /// An item of every attribute kind, extremes and empties included, is read back equal.

@@ -46,6 +46,7 @@ pub async fn run_on_paths(store: Arc<dyn ObjectStore>) {
     upload_in_parts_joins_them_under_a_condition(&store).await;
     wrong_uploads_are_invalid(&store).await;
     concurrent_overwrites_are_never_torn(&store).await;
+    super::fault::objects(store).await;
 }
 
 fn kind<T: Debug>(result: ObjectResult<T>) -> ObjectErrorKind {

@@ -163,8 +163,7 @@ impl ObjectStore for MemoryObjectStore {
             .map_while(|(key, _)| key.strip_prefix(prefix));
         let mut dirs: Vec<String> =
             below.filter_map(|rest| rest.split_once('/')).map(|(dir, _)| format!("{prefix}{dir}/")).collect();
-        // Sorted by whole key does not mean sorted by directory with its slash: `a-b/` sorts before `a/`.
-        dirs.sort_unstable();
+        // Keys of one directory stand together: each begins with the directory and its slash.
         dirs.dedup();
         Ok(dirs)
     }

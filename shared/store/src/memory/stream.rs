@@ -240,7 +240,7 @@ impl StreamAdmin for MemoryStreams {
 
     async fn set_retention(&self, stream: &str, retention: Duration) -> StreamResult<()> {
         let hours = retention.as_secs() / 3_600;
-        if retention.as_secs() % 3_600 != 0 || !(24..=8_760).contains(&hours) {
+        if !retention.as_secs().is_multiple_of(3_600) || !(24..=8_760).contains(&hours) {
             return Err(invalid("set_retention", stream, "retention is 24 to 8760 whole hours"));
         }
         self.with("set_retention", stream, |s| {

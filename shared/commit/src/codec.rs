@@ -1,0 +1,150 @@
+//! Bytes of manifests, lists and snapshots, and rows of keys and partitions, by `siltstone-format`, with this crate's errors.
+//!
+//! Neighbours: `manifests` and `protocol` read and write through here only.
+//! Invariants: 1. a damaged object is named, never skipped; 2. partition statistics are exact and have full arity.
+use std::{cmp::Ordering, collections::BTreeMap, sync::Mutex};
+
+use siltstone_format::{
+    binary_row::{decode_row, encode_row},
+    data_file::{SimpleStats, StoredRow},
+    id::SchemaId,
+    manifest::{FileKind, ManifestEntry, ManifestFileMeta},
+    snapshot::Snapshot,
+    types::DataType,
+    value::Value,
+};
+
+use crate::{context::TableContext, error::CommitError, manifests::count};
+
+// Temporary until the Avro codec is in the tree.
+static MANIFESTS: Mutex<BTreeMap<u64, Vec<ManifestEntry>>> = Mutex::new(BTreeMap::new());
+static LISTS: Mutex<BTreeMap<u64, Vec<ManifestFileMeta>>> = Mutex::new(BTreeMap::new());
+fn key(bytes: &[u8]) -> u64 {
+    u64::from_be_bytes(bytes.try_into().unwrap_or_default())
+}
+pub(crate) fn encode_manifest(_: &TableContext, entries: &[ManifestEntry]) -> Result<Vec<u8>, CommitError> {
+    let mut m = MANIFESTS.lock().unwrap();
+    let id = m.len() as u64 + 1;
+    m.insert(id, entries.to_vec());
+    Ok(id.to_be_bytes().to_vec())
+}
+pub(crate) fn decode_manifest(object: &str, bytes: &[u8]) -> Result<Vec<ManifestEntry>, CommitError> {
+    MANIFESTS.lock().unwrap().get(&key(bytes)).cloned().ok_or_else(|| CommitError::corrupt(object, "bad"))
+}
+pub(crate) fn encode_list(_: &TableContext, metas: &[ManifestFileMeta]) -> Result<Vec<u8>, CommitError> {
+    let mut m = LISTS.lock().unwrap();
+    let id = m.len() as u64 + 1;
+    m.insert(id, metas.to_vec());
+    Ok(id.to_be_bytes().to_vec())
+}
+pub(crate) fn decode_list(object: &str, bytes: &[u8]) -> Result<Vec<ManifestFileMeta>, CommitError> {
+    LISTS.lock().unwrap().get(&key(bytes)).cloned().ok_or_else(|| CommitError::corrupt(object, "bad"))
+}
+// End of temporary.
+
+pub(crate) fn decode_snapshot(object: &str, bytes: &[u8]) -> Result<Snapshot, CommitError> {
+    Ok(Snapshot::from_json(object, bytes)?)
+}
+
+/// Order of two keys that were checked when their manifest was read.
+pub(crate) fn compare_keys(context: &TableContext, a: &StoredRow, b: &StoredRow) -> Ordering {
+    context.shape.keys.compare(a, b)
+}
+
+/// Refuses entries whose keys cannot be compared.
+pub(crate) fn check_keys(context: &TableContext, object: &str, entries: &[ManifestEntry]) -> Result<(), CommitError> {
+    for entry in entries {
+        context.shape.keys.check(object, &entry.file.min_key)?;
+        context.shape.keys.check(object, &entry.file.max_key)?;
+    }
+    Ok(())
+}
+
+/// What a list says of a manifest.
+pub(crate) fn describe(
+    context: &TableContext,
+    name: String,
+    size: usize,
+    entries: &[ManifestEntry],
+) -> Result<ManifestFileMeta, CommitError> {
+    let (buckets, levels) = (entries.iter().map(|e| e.bucket), entries.iter().map(|e| e.file.level));
+    Ok(ManifestFileMeta {
+        partition_stats: partition_stats(context, &name, entries)?,
+        file_name: name,
+        file_size: i64::try_from(size).unwrap_or(i64::MAX),
+        num_added_files: count(entries, FileKind::Add),
+        num_deleted_files: count(entries, FileKind::Delete),
+        schema_id: entries.iter().map(|e| e.file.schema_id).max().unwrap_or(SchemaId(0)),
+        buckets: buckets.clone().min().zip(buckets.max()),
+        levels: levels.clone().min().zip(levels.max()),
+    })
+}
+
+/// Smallest, largest and nulls per partition column. Entries of one partition are decoded once.
+fn partition_stats(context: &TableContext, name: &str, entries: &[ManifestEntry]) -> Result<SimpleStats, CommitError> {
+    let types = &context.shape.partition_types;
+    let mut rows: BTreeMap<&StoredRow, i64> = BTreeMap::new();
+    for entry in entries {
+        *rows.entry(&entry.partition).or_default() += 1;
+    }
+    let mut low = vec![Value::Null; types.len()];
+    let mut high = low.clone();
+    let mut nulls = vec![Some(0_i64); types.len()];
+    for (row, times) in rows {
+        let values = decode_row(name, row, types)?;
+        let columns = values.into_iter().zip(&mut low).zip(&mut high).zip(&mut nulls);
+        for (((value, low), high), nulls) in columns {
+            if value.is_null() {
+                *nulls = nulls.map(|n| n + times);
+                continue;
+            }
+            if low.is_null() || value.compare(low) == Ordering::Less {
+                *low = value.clone();
+            }
+            if high.is_null() || value.compare(high) == Ordering::Greater {
+                *high = value;
+            }
+        }
+    }
+    let nullable: Vec<DataType> = types.iter().map(|t| DataType::nullable(t.kind.clone())).collect();
+    Ok(SimpleStats { min: encode_row(&low, &nullable)?, max: encode_row(&high, &nullable)?, null_counts: nulls })
+}
+
+/// False only if the manifest's statistics prove that it holds nothing of this partition.
+pub(crate) fn partition_may_match(
+    context: &TableContext,
+    meta: &ManifestFileMeta,
+    partition: &StoredRow,
+) -> Result<bool, CommitError> {
+    let types = &context.shape.partition_types;
+    let (stats, name) = (&meta.partition_stats, &meta.file_name);
+    let known = |row: &StoredRow| usize::try_from(row.arity) == Ok(types.len());
+    if types.is_empty() || !known(&stats.min) || !known(&stats.max) {
+        return Ok(true);
+    }
+    let low = decode_row(name, &stats.min, types)?;
+    let high = decode_row(name, &stats.max, types)?;
+    let values = decode_row(name, partition, types)?;
+    let outside = values.iter().zip(low.iter().zip(&high)).any(|(value, (low, high))| {
+        let bounded = !value.is_null() && !low.is_null() && !high.is_null();
+        bounded && (value.compare(low) == Ordering::Less || value.compare(high) == Ordering::Greater)
+    });
+    Ok(!outside)
+}
+
+/// Key of a file beside an entry's data file: the file itself, a side file, or a copy.
+pub(crate) fn bucket_file(context: &TableContext, entry: &ManifestEntry, name: &str) -> Result<String, CommitError> {
+    let shape = &context.shape;
+    let values = decode_row(name, &entry.partition, &shape.partition_types)?;
+    let partition = shape.partition_paths.path(&values)?;
+    Ok(context.location.bucket_file(shape.data_directory.as_deref(), &partition, entry.bucket, name))
+}
+
+/// Keys of everything that lives and dies with an entry's data file. Files outside the table's directory are not ours to touch.
+pub(crate) fn files_of(context: &TableContext, entry: &ManifestEntry) -> Result<Vec<String>, CommitError> {
+    if entry.file.external_path.is_some() {
+        return Ok(Vec::new());
+    }
+    let names = entry.file.extra_files.iter().chain([&entry.file.file_name]);
+    names.map(|name| bucket_file(context, entry, name)).collect()
+}

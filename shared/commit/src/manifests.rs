@@ -1,0 +1,454 @@
+//! The files of a snapshot: reading its lists and manifests, replaying them, and keeping the manifests few (paimon-format.md section 4).
+//!
+//! Neighbours: `codec` for bytes, `conflict` asks what is live, `protocol::commit` writes what [`merge_plan`] says.
+//!
+//! Invariants: 1. DELETE entries are collected before any ADD counts, whatever the order of manifests; 2. every count and size that is
+//! written is the exact one, and one that is read and does not fit names the object (20); 3. merging changes neither the set of
+//! live files nor forgets a DELETE whose ADD is outside the group; 4. the result depends on the input's order only.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use siltstone_format::{
+    data_file::StoredRow,
+    id::{Bucket, Level},
+    manifest::{FileKind, ManifestEntry, ManifestFileMeta},
+    snapshot::Snapshot,
+};
+
+use crate::{
+    codec,
+    context::{Settings, TableContext},
+    error::CommitError,
+    io::{Io, Object},
+    steps::StepName,
+};
+
+/// Identity of a data file in an order: partition, bucket, level, name, side files, embedded index, external path.
+pub(crate) type FileKey = (StoredRow, Bucket, Level, String, Vec<String>, Option<Vec<u8>>, Option<String>);
+
+/// Manifests read at a time; each may have some MB.
+const MANIFESTS_AT_ONCE: usize = 8;
+
+pub(crate) fn file_key(entry: &ManifestEntry) -> FileKey {
+    let id = entry.identity();
+    (id.partition, id.bucket, id.level, id.file_name, id.extra_files, id.embedded_index, id.external_path)
+}
+
+/// The manifests of a snapshot, older first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Manifests {
+    /// Those of the state before.
+    pub base: Vec<ManifestFileMeta>,
+    /// Those of its own commit.
+    pub delta: Vec<ManifestFileMeta>,
+}
+
+impl Manifests {
+    /// Base, then delta.
+    #[must_use]
+    pub fn all(&self) -> Vec<ManifestFileMeta> {
+        self.base.iter().chain(&self.delta).cloned().collect()
+    }
+}
+
+/// Which buckets are asked about; manifests that cannot speak of them are not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// All of them.
+    Everything,
+    /// These.
+    Buckets(BTreeSet<(StoredRow, Bucket)>),
+}
+
+impl Scope {
+    /// The buckets that the entries touch.
+    #[must_use]
+    pub fn of(entries: &[ManifestEntry]) -> Self {
+        Self::Buckets(entries.iter().map(|e| (e.partition.clone(), e.bucket)).collect())
+    }
+
+    fn contains(&self, entry: &ManifestEntry) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Buckets(buckets) => buckets.contains(&(entry.partition.clone(), entry.bucket)),
+        }
+    }
+
+    fn may_be_in(&self, context: &TableContext, meta: &ManifestFileMeta) -> Result<bool, CommitError> {
+        let Self::Buckets(buckets) = self else { return Ok(true) };
+        for (partition, bucket) in buckets {
+            let in_range = meta.buckets.is_none_or(|(low, high)| (low..=high).contains(bucket));
+            if in_range && codec::partition_may_match(context, meta, partition)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// What is live in some buckets, and what was deleted and is still on record.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Live {
+    files: BTreeMap<FileKey, ManifestEntry>,
+    deleted: BTreeSet<FileKey>,
+}
+
+impl Live {
+    /// Replays entries, all of them, in whatever order.
+    #[must_use]
+    pub fn replay(entries: impl IntoIterator<Item = ManifestEntry>) -> Self {
+        let mut live = Self::default();
+        live.extend(entries);
+        live.prune();
+        live
+    }
+
+    fn extend(&mut self, entries: impl IntoIterator<Item = ManifestEntry>) {
+        for entry in entries {
+            let key = file_key(&entry);
+            match entry.kind {
+                FileKind::Add => drop(self.files.insert(key, entry)),
+                FileKind::Delete => drop(self.deleted.insert(key)),
+            }
+        }
+    }
+
+    fn prune(&mut self) {
+        let deleted = &self.deleted;
+        self.files.retain(|key, _| !deleted.contains(key));
+    }
+
+    /// Adds a commit's entries.
+    pub fn apply(&mut self, entries: &[ManifestEntry]) {
+        self.extend(entries.iter().cloned());
+        self.prune();
+    }
+
+    /// The live entry of this very file.
+    #[must_use]
+    pub fn get(&self, entry: &ManifestEntry) -> Option<&ManifestEntry> {
+        self.files.get(&file_key(entry))
+    }
+
+    /// True if a DELETE of this very file is on record.
+    #[must_use]
+    pub fn is_deleted(&self, entry: &ManifestEntry) -> bool {
+        self.deleted.contains(&file_key(entry))
+    }
+
+    /// The live files, in a fixed order.
+    pub fn files(&self) -> impl Iterator<Item = &ManifestEntry> {
+        self.files.values()
+    }
+
+    /// The live files, in a fixed order.
+    #[must_use]
+    pub fn into_files(self) -> Vec<ManifestEntry> {
+        self.files.into_values().collect()
+    }
+}
+
+fn sized(step: StepName, key: &str, object: &Object, size: Option<i64>) -> Result<(), CommitError> {
+    let found = object.body.len();
+    match size {
+        Some(size) if i64::try_from(found) != Ok(size) => {
+            Err(CommitError::corrupt(key, format!("it has {found} bytes, {size} are on record ({step})")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads the base and the delta list of a snapshot.
+pub(crate) async fn read_manifests(
+    io: &Io,
+    step: StepName,
+    context: &TableContext,
+    snapshot: &Snapshot,
+) -> Result<Manifests, CommitError> {
+    let names = [
+        (&snapshot.base_manifest_list, snapshot.base_manifest_list_size),
+        (&snapshot.delta_manifest_list, snapshot.delta_manifest_list_size),
+    ];
+    let keys: Vec<String> = names.iter().map(|(name, _)| context.location.manifest(name)).collect();
+    let objects = io.get_needed(step, keys.clone()).await?;
+    let mut lists = Vec::new();
+    for ((object, key), (_, size)) in objects.iter().zip(&keys).zip(names) {
+        sized(step, key, object, size)?;
+        lists.push(codec::decode_list(key, &object.body)?);
+    }
+    let delta = lists.pop().unwrap_or_default();
+    Ok(Manifests { base: lists.pop().unwrap_or_default(), delta })
+}
+
+/// Reads one list.
+pub(crate) async fn read_list(
+    io: &Io,
+    step: StepName,
+    context: &TableContext,
+    name: &str,
+) -> Result<Option<Vec<ManifestFileMeta>>, CommitError> {
+    let key = context.location.manifest(name);
+    let Some(object) = io.get(step, key.clone()).await? else { return Ok(None) };
+    codec::decode_list(&key, &object.body).map(Some)
+}
+
+/// Reads the entries of manifests, one vector per manifest, sizes and counts checked.
+pub(crate) async fn read_entries(
+    io: &Io,
+    step: StepName,
+    context: &TableContext,
+    metas: &[ManifestFileMeta],
+) -> Result<Vec<Vec<ManifestEntry>>, CommitError> {
+    let mut all = Vec::with_capacity(metas.len());
+    for chunk in metas.chunks(MANIFESTS_AT_ONCE) {
+        let keys: Vec<String> = chunk.iter().map(|meta| context.location.manifest(&meta.file_name)).collect();
+        let objects = io.get_needed(step, keys.clone()).await?;
+        for ((object, key), meta) in objects.iter().zip(&keys).zip(chunk) {
+            sized(step, key, object, Some(meta.file_size))?;
+            let entries = codec::decode_manifest(key, &object.body)?;
+            check_counts(key, meta, &entries)?;
+            codec::check_keys(context, key, &entries)?;
+            all.push(entries);
+        }
+    }
+    Ok(all)
+}
+
+/// Java skips a manifest without deletes when it looks for deletes, so a wrong count loses or resurrects files.
+fn check_counts(key: &str, meta: &ManifestFileMeta, entries: &[ManifestEntry]) -> Result<(), CommitError> {
+    let deleted = count(entries, FileKind::Delete);
+    let added = count(entries, FileKind::Add);
+    if (added, deleted) == (meta.num_added_files, meta.num_deleted_files) {
+        return Ok(());
+    }
+    let reason = format!(
+        "it holds {added} ADD and {deleted} DELETE entries, its list says {} and {}",
+        meta.num_added_files, meta.num_deleted_files
+    );
+    Err(CommitError::corrupt(key, reason))
+}
+
+pub(crate) fn count(entries: &[ManifestEntry], kind: FileKind) -> i64 {
+    i64::try_from(entries.iter().filter(|e| e.kind == kind).count()).unwrap_or(i64::MAX)
+}
+
+/// Reads what is live in a scope. Only manifests that can speak of it are read.
+pub(crate) async fn read_live(
+    io: &Io,
+    step: StepName,
+    context: &TableContext,
+    manifests: &[ManifestFileMeta],
+    scope: &Scope,
+) -> Result<Live, CommitError> {
+    let mut needed = Vec::new();
+    for meta in manifests {
+        if scope.may_be_in(context, meta)? {
+            needed.push(meta.clone());
+        }
+    }
+    let mut live = Live::default();
+    for chunk in needed.chunks(MANIFESTS_AT_ONCE) {
+        for entries in read_entries(io, step, context, chunk).await? {
+            live.extend(entries.into_iter().filter(|e| scope.contains(e)));
+        }
+    }
+    live.prune();
+    Ok(live)
+}
+
+/// Gives the names of one run: `manifest-<uuid>-<n>`, `manifest-list-<uuid>-<n>`.
+#[derive(Debug)]
+pub(crate) struct Names {
+    uuid: String,
+    next: u32,
+}
+
+impl Names {
+    pub(crate) fn new(uuid: String) -> Self {
+        Self { uuid, next: 0 }
+    }
+
+    fn name(&mut self, kind: &str) -> String {
+        let name = format!("{kind}-{}-{}", self.uuid, self.next);
+        self.next += 1;
+        name
+    }
+
+    pub(crate) fn list(&mut self) -> String {
+        self.name("manifest-list")
+    }
+}
+
+/// Objects to be put, and what a list says of those that are manifests.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Written {
+    pub(crate) metas: Vec<ManifestFileMeta>,
+    pub(crate) objects: Vec<(String, Bytes)>,
+}
+
+impl Written {
+    /// Makes manifests of entries, rolled near the target size. No entries, no manifest.
+    pub(crate) fn add(
+        &mut self,
+        context: &TableContext,
+        names: &mut Names,
+        entries: &[ManifestEntry],
+    ) -> Result<(), CommitError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let bytes = codec::encode_manifest(context, entries)?;
+        let target = usize::try_from(context.settings.manifest_target_size).unwrap_or(usize::MAX).max(1);
+        let parts = bytes.len().div_ceil(target);
+        if parts > 1 && entries.len() > ROLL_EVERY {
+            let each = entries.len().div_ceil(parts).max(ROLL_EVERY);
+            for chunk in entries.chunks(each) {
+                self.push(context, names, chunk, codec::encode_manifest(context, chunk)?)?;
+            }
+            return Ok(());
+        }
+        self.push(context, names, entries, bytes)
+    }
+
+    fn push(
+        &mut self,
+        context: &TableContext,
+        names: &mut Names,
+        entries: &[ManifestEntry],
+        bytes: Vec<u8>,
+    ) -> Result<(), CommitError> {
+        let name = names.name("manifest");
+        self.metas.push(codec::describe(context, name.clone(), bytes.len(), entries)?);
+        self.objects.push((context.location.manifest(&name), bytes.into()));
+        Ok(())
+    }
+}
+
+/// A manifest is rolled after so many entries at the earliest, as Java checks.
+const ROLL_EVERY: usize = 1_000;
+
+/// What becomes of the manifests of a base.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MergePlan {
+    /// All stay.
+    Keep,
+    /// These groups (index ranges, in order) are each rewritten to one; the others stay.
+    Minor(Vec<std::ops::Range<usize>>),
+    /// Deletes are resolved over the whole list; manifests that must change are marked.
+    Full(Vec<bool>),
+}
+
+/// Paimon's rules: a full merge once what must change is large enough, else groups that fill a manifest, else a long tail.
+#[must_use]
+pub fn merge_plan(metas: &[ManifestFileMeta], settings: &Settings) -> MergePlan {
+    let size = |meta: &ManifestFileMeta| u64::try_from(meta.file_size).unwrap_or(0);
+    let must_change: Vec<bool> =
+        metas.iter().map(|m| m.num_deleted_files > 0 || size(m) < settings.manifest_target_size).collect();
+    let changing: u64 = metas.iter().zip(&must_change).filter(|(_, must)| **must).map(|(m, _)| size(m)).sum();
+    if changing >= settings.manifest_full_threshold && metas.len() > 1 {
+        return MergePlan::Full(must_change);
+    }
+    let (mut groups, mut start, mut total) = (Vec::new(), 0, 0_u64);
+    for (index, meta) in metas.iter().enumerate() {
+        total += size(meta);
+        if total >= settings.manifest_target_size {
+            groups.push(start..index + 1);
+            (start, total) = (index + 1, 0);
+        }
+    }
+    if metas.len() - start >= settings.manifest_merge_min_count.max(2) {
+        groups.push(start..metas.len());
+    }
+    groups.retain(|group| group.len() > 1);
+    if groups.is_empty() { MergePlan::Keep } else { MergePlan::Minor(groups) }
+}
+
+/// Within a group an ADD and its DELETE cancel; DELETEs of files added elsewhere stay, in front, as in every manifest of ours.
+#[must_use]
+pub fn merge_group(entries: impl IntoIterator<Item = ManifestEntry>) -> Vec<ManifestEntry> {
+    let (mut adds, mut deletes) = (Vec::new(), Vec::new());
+    for entry in entries {
+        match entry.kind {
+            FileKind::Add => adds.push(entry),
+            FileKind::Delete => deletes.push(entry),
+        }
+    }
+    let added: BTreeSet<FileKey> = adds.iter().map(file_key).collect();
+    let deleted: BTreeSet<FileKey> = deletes.iter().map(file_key).collect();
+    deletes.retain(|e| !added.contains(&file_key(e)));
+    adds.retain(|e| !deleted.contains(&file_key(e)));
+    deletes.into_iter().chain(adds).collect()
+}
+
+/// Performs the plan: the manifests of the new base list, and what has to be put for them.
+pub(crate) async fn merge_base(
+    io: &Io,
+    step: StepName,
+    context: &TableContext,
+    names: &mut Names,
+    metas: Vec<ManifestFileMeta>,
+) -> Result<Written, CommitError> {
+    match merge_plan(&metas, &context.settings) {
+        MergePlan::Keep => Ok(Written { metas, objects: Vec::new() }),
+        MergePlan::Minor(groups) => merge_minor(io, step, context, names, &metas, groups).await,
+        MergePlan::Full(must_change) => merge_full(io, step, context, names, &metas, &must_change).await,
+    }
+}
+
+async fn merge_minor(
+    io: &Io,
+    step: StepName,
+    context: &TableContext,
+    names: &mut Names,
+    metas: &[ManifestFileMeta],
+    groups: Vec<std::ops::Range<usize>>,
+) -> Result<Written, CommitError> {
+    let mut written = Written::default();
+    let mut next = 0;
+    for group in groups {
+        written.metas.extend_from_slice(metas.get(next..group.start).unwrap_or_default());
+        next = group.end;
+        let entries = read_entries(io, step, context, metas.get(group).unwrap_or_default()).await?;
+        written.add(context, names, &merge_group(entries.into_iter().flatten()))?;
+    }
+    written.metas.extend_from_slice(metas.get(next..).unwrap_or_default());
+    Ok(written)
+}
+
+/// Reads one chunk of manifests at a time, so that memory holds the DELETEs of the list and the ADDs of what is rewritten.
+async fn merge_full(
+    io: &Io,
+    step: StepName,
+    context: &TableContext,
+    names: &mut Names,
+    metas: &[ManifestFileMeta],
+    must_change: &[bool],
+) -> Result<Written, CommitError> {
+    let mut deleted = BTreeMap::new();
+    let with_deletes: Vec<ManifestFileMeta> = metas.iter().filter(|m| m.num_deleted_files > 0).cloned().collect();
+    for chunk in with_deletes.chunks(MANIFESTS_AT_ONCE) {
+        let entries = read_entries(io, step, context, chunk).await?;
+        let deletes = entries.into_iter().flatten().filter(|e| e.kind == FileKind::Delete);
+        deleted.extend(deletes.map(|e| (file_key(&e), (e.partition, e.bucket))));
+    }
+    let scope = Scope::Buckets(deleted.values().cloned().collect());
+    let mut written = Written::default();
+    let mut adds = Vec::new();
+    for (meta, must) in metas.iter().zip(must_change) {
+        if !must && !scope.may_be_in(context, meta)? {
+            written.metas.push(meta.clone());
+            continue;
+        }
+        let entries = read_entries(io, step, context, std::slice::from_ref(meta)).await?.into_iter().flatten();
+        let (before, mut kept) = (meta.num_added_files, Vec::new());
+        kept.extend(entries.filter(|e| e.kind == FileKind::Add && !deleted.contains_key(&file_key(e))));
+        if !must && count(&kept, FileKind::Add) == before {
+            written.metas.push(meta.clone());
+        } else {
+            adds.append(&mut kept);
+        }
+    }
+    written.add(context, names, &adds)?;
+    Ok(written)
+}

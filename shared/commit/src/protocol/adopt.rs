@@ -1,0 +1,121 @@
+//! What to think of snapshots that are not ours, and of ours that are gone (rule 8).
+//!
+//! Neighbours: `tip` calls it, `restore` takes over when the pointer is behind its own snapshots, `repair` ends a fork.
+//! Invariants: 1. a foreign N+1 is adopted only if its base is our N, file by file; 2. adoption raises the floor above every
+//! foreign sequence number; 3. a snapshot of our own incarnation above the pointer is never adopted: the pointer was restored;
+//! 4. a published snapshot that is gone is refused, not put again: its files may be gone too.
+
+use siltstone_format::snapshot::Snapshot;
+
+use super::tip::{self, Swap};
+use crate::{
+    codec,
+    context::{Incarnation, TableContext},
+    error::CommitError,
+    io::Io,
+    manifests::{self, Scope},
+    pointer::Pointer,
+    steps,
+};
+
+/// A snapshot stands above the pointer's. `None`: look again.
+pub(crate) async fn adopt_next(
+    io: &Io,
+    context: &TableContext,
+    pointer: &Pointer,
+) -> Result<Option<Pointer>, CommitError> {
+    // Another writer may have committed and published it since the pointer was read.
+    if !tip::unchanged(io, context, pointer).await? {
+        return Ok(None);
+    }
+    let key = context.location.snapshot(pointer.version().next());
+    let Some(object) = io.get(steps::SETTLE_PROVE, key.clone()).await? else { return Ok(None) };
+    let foreign = codec::decode_snapshot(&key, &object.body)?;
+    if Incarnation::is_ours(&foreign.commit_user) {
+        let table = context.location.root().to_owned();
+        return Err(CommitError::PointerBehind { table, pointer: pointer.version(), found: foreign.id });
+    }
+    let Some(next) = adopted(io, context, pointer, foreign).await? else {
+        tip::mark_forked(io, context, pointer).await?;
+        return Ok(None);
+    };
+    match tip::swap(io, steps::SETTLE_SWAP, context, pointer, &next).await? {
+        Swap::Swapped | Swap::Moved { .. } | Swap::Unknown => Ok(None),
+    }
+}
+
+/// The pointer that says the foreign snapshot; `None` if that one does not stand on ours.
+async fn adopted(
+    io: &Io,
+    context: &TableContext,
+    pointer: &Pointer,
+    foreign: Snapshot,
+) -> Result<Option<Pointer>, CommitError> {
+    let theirs = manifests::read_manifests(io, steps::SETTLE_PROVE, context, &foreign).await?;
+    if !stands_on(io, context, pointer.snapshot.as_ref(), &theirs.base).await? {
+        return Ok(None);
+    }
+    let delta = manifests::read_entries(io, steps::SETTLE_PROVE, context, &theirs.delta).await?;
+    let numbers = delta.iter().flatten().map(|e| e.file.max_sequence_number);
+    let floor = tip::raised_floor(pointer.floor, numbers);
+    Ok(Some(Pointer {
+        rev: pointer.rev + 1,
+        published: foreign.id,
+        schema_id: pointer.schema_id.max(foreign.schema_id),
+        floor,
+        snapshot: Some(slim(foreign)),
+        ..pointer.clone()
+    }))
+}
+
+/// What the pointer keeps of a foreign snapshot: its properties and unknown fields stay on S3, where it was published.
+pub(crate) fn slim(mut foreign: Snapshot) -> Snapshot {
+    foreign.properties = None;
+    foreign.other.clear();
+    foreign
+}
+
+/// Whether a base list says exactly the files of our snapshot. Equal names suffice; merged manifests are replayed.
+async fn stands_on(
+    io: &Io,
+    context: &TableContext,
+    ours: Option<&Snapshot>,
+    base: &[siltstone_format::manifest::ManifestFileMeta],
+) -> Result<bool, CommitError> {
+    let ours = match ours {
+        Some(snapshot) => manifests::read_manifests(io, steps::SETTLE_PROVE, context, snapshot).await?.all(),
+        None => Vec::new(),
+    };
+    let names = |metas: &[siltstone_format::manifest::ManifestFileMeta]| {
+        metas.iter().map(|m| m.file_name.clone()).collect::<std::collections::BTreeSet<_>>()
+    };
+    if names(&ours) == names(base) {
+        return Ok(true);
+    }
+    let everything = Scope::Everything;
+    let one = manifests::read_live(io, steps::SETTLE_PROVE, context, &ours, &everything).await?;
+    let other = manifests::read_live(io, steps::SETTLE_PROVE, context, base, &everything).await?;
+    Ok(one.files().map(manifests::file_key).eq(other.files().map(manifests::file_key)))
+}
+
+/// The pointer's snapshot is not on S3. That is an author who died before publishing, unless there is proof of more.
+pub(crate) async fn refuse_lost_snapshot(
+    io: &Io,
+    context: &TableContext,
+    pointer: &Pointer,
+) -> Result<(), CommitError> {
+    let Some(snapshot) = &pointer.snapshot else { return Ok(()) };
+    let table = context.location.root().to_owned();
+    let newest = tip::list_snapshots(io, steps::SETTLE_PROVE, context).await?.last().map(|(id, _)| *id);
+    if let Some(found) = newest.filter(|id| *id > snapshot.id) {
+        return Err(CommitError::PointerBehind { table, pointer: snapshot.id, found });
+    }
+    // Java's rollback deletes the lists of what it rolls back; and N could not be committed before N-1 was published.
+    let list = context.location.manifest(&snapshot.delta_manifest_list);
+    let list_gone = io.head_all(steps::SETTLE_PROVE, &[list]).await?.pop().flatten().is_none();
+    let before_gone = snapshot.id > pointer.earliest && newest.is_none_or(|id| id.next() < snapshot.id);
+    if pointer.published >= snapshot.id || list_gone || before_gone {
+        return Err(CommitError::ForeignRollback { table, missing: snapshot.id });
+    }
+    Ok(())
+}

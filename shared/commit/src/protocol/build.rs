@@ -1,0 +1,185 @@
+//! Makes the objects of the next snapshot and the pointer that names them.
+//!
+//! Neighbours: `commit`, `bare` and `rollback` call it after `fold` has said yes; `manifests` merges the base.
+//! Invariants: 1. DELETE entries stand before ADD entries (20); 2. counts, sizes and totals are exact; 3. `timeMillis` never falls;
+//! 4. everything that outlives a commit is carried over: index manifest, watermark, statistics of the same schema.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use siltstone_format::{
+    id::{CommitIdentifier, SchemaId, SnapshotId},
+    manifest::{FileKind, ManifestEntry, ManifestFileMeta},
+    snapshot::{CommitKind, Snapshot},
+};
+
+use super::commit::load_others;
+use crate::{
+    changes::ChangeKind,
+    checkpoint::Checkpoints,
+    codec,
+    context::{OWN_DIRECTORY, TableContext},
+    error::CommitError,
+    fold::Accumulated,
+    io::Io,
+    manifests::{self, Names, Written},
+    pointer::{PROPERTY_CHANGE, Pointer},
+    steps,
+};
+
+/// Who commits, and as what.
+pub(crate) struct Author {
+    pub(crate) user: String,
+    pub(crate) identifier: CommitIdentifier,
+    pub(crate) properties: BTreeMap<String, String>,
+}
+
+/// Writes manifests and lists of the accumulated state and returns the pointer that makes them the table.
+pub(crate) async fn next_pointer(
+    io: &Io,
+    context: &TableContext,
+    names: &mut Names,
+    pointer: &Pointer,
+    state: Accumulated,
+    started_ms: i64,
+) -> Result<Pointer, CommitError> {
+    if started_ms <= pointer.sweep_cutoff_ms {
+        let attempts = context.settings.max_attempts;
+        return Err(CommitError::Contended { protocol: "commit (older than the orphan sweep's cutoff)", attempts });
+    }
+    let mut next = Pointer { rev: pointer.rev + 1, schema_id: state.schema_id, ..pointer.clone() };
+    next.checkpoints = state.checkpoints.clone();
+    state.ids.iter().for_each(|id| next.remember(*id));
+    if next.checkpoints.overflows() {
+        spill(io, context, &mut next.checkpoints).await?;
+    }
+    if state.files.is_empty() && state.changelog.is_empty() {
+        return Ok(next);
+    }
+    let identifier = CommitIdentifier(i64::try_from(next.rev).unwrap_or(i64::MAX));
+    let properties = state.ids.iter().map(|id| (PROPERTY_CHANGE.to_owned(), id.to_string())).collect();
+    let author = Author { user: pointer.incarnation.commit_user(), identifier, properties };
+    let snapshot = write_snapshot(io, context, names, pointer.snapshot.as_ref(), state, author).await?;
+    next.snapshot = Some(snapshot);
+    Ok(next)
+}
+
+async fn spill(io: &Io, context: &TableContext, checkpoints: &mut Checkpoints) -> Result<(), CommitError> {
+    load_others(io, steps::COMMIT_READ, context, checkpoints).await?;
+    let name = format!("{OWN_DIRECTORY}/checkpoints-{}", io.uuid(steps::COMMIT_MANIFESTS).await?);
+    let bytes = checkpoints.spill(&name);
+    io.put_new(steps::COMMIT_MANIFESTS, vec![(context.key(&name), bytes.into())]).await
+}
+
+/// Steps 4 and 5: manifests of delta and changelog, the merged base, and the lists that name them.
+pub(crate) async fn write_snapshot(
+    io: &Io,
+    context: &TableContext,
+    names: &mut Names,
+    before: Option<&Snapshot>,
+    state: Accumulated,
+    author: Author,
+) -> Result<Snapshot, CommitError> {
+    let base = match before {
+        Some(snapshot) => manifests::read_manifests(io, steps::COMMIT_READ, context, snapshot).await?.all(),
+        None => Vec::new(),
+    };
+    let mut merged = manifests::merge_base(io, steps::COMMIT_READ, context, names, base).await?;
+    let (mut delta, mut changelog) = (Written::default(), Written::default());
+    delta.add(context, names, &deletes_first(&state.files))?;
+    changelog.add(context, names, &state.changelog)?;
+    let mut objects = std::mem::take(&mut merged.objects);
+    objects.append(&mut delta.objects);
+    objects.append(&mut changelog.objects);
+    io.put_new(steps::COMMIT_MANIFESTS, objects).await?;
+
+    let lists = Lists::write(io, context, names, &merged.metas, &delta.metas, &changelog.metas).await?;
+    let now = io.now(steps::COMMIT_LISTS).await?;
+    let uuid = io.uuid(steps::COMMIT_LISTS).await?;
+    Ok(snapshot(before, &state, lists, author, uuid, now))
+}
+
+pub(crate) fn deletes_first(files: &[ManifestEntry]) -> Vec<ManifestEntry> {
+    let of = |kind| files.iter().filter(move |e| e.kind == kind).cloned();
+    of(FileKind::Delete).chain(of(FileKind::Add)).collect()
+}
+
+/// Names and exact sizes of the lists of one snapshot.
+pub(crate) struct Lists {
+    base: (String, i64),
+    delta: (String, i64),
+    changelog: Option<(String, i64)>,
+}
+
+impl Lists {
+    pub(crate) async fn write(
+        io: &Io,
+        context: &TableContext,
+        names: &mut Names,
+        base: &[ManifestFileMeta],
+        delta: &[ManifestFileMeta],
+        changelog: &[ManifestFileMeta],
+    ) -> Result<Self, CommitError> {
+        let mut objects = Vec::new();
+        let mut list = |metas: &[ManifestFileMeta]| -> Result<(String, i64), CommitError> {
+            let bytes = Bytes::from(codec::encode_list(context, metas)?);
+            let name = names.list();
+            let size = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
+            objects.push((context.location.manifest(&name), bytes));
+            Ok((name, size))
+        };
+        let (base, delta) = (list(base)?, list(delta)?);
+        let changelog = if changelog.is_empty() { None } else { Some(list(changelog)?) };
+        io.put_new(steps::COMMIT_LISTS, objects).await?;
+        Ok(Self { base, delta, changelog })
+    }
+}
+
+pub(crate) fn rows(files: &[ManifestEntry]) -> i64 {
+    files.iter().map(|e| if e.kind == FileKind::Add { e.file.row_count } else { -e.file.row_count }).sum()
+}
+
+fn snapshot(
+    before: Option<&Snapshot>,
+    state: &Accumulated,
+    lists: Lists,
+    author: Author,
+    uuid: String,
+    now_ms: i64,
+) -> Snapshot {
+    let delta_rows = rows(&state.files);
+    let mut properties = state.properties.clone();
+    properties.extend(author.properties);
+    let schema_id: SchemaId = state.schema_id.max(before.map_or(SchemaId(0), |s| s.schema_id));
+    let changelog_rows = lists.changelog.as_ref().map(|_| rows(&state.changelog));
+    let (changelog_list, changelog_size) = lists.changelog.unzip();
+    Snapshot {
+        version: 3,
+        uuid: Some(uuid),
+        id: before.map_or(SnapshotId::FIRST, |s| s.id.next()),
+        schema_id,
+        base_manifest_list: lists.base.0,
+        base_manifest_list_size: Some(lists.base.1),
+        delta_manifest_list: lists.delta.0,
+        delta_manifest_list_size: Some(lists.delta.1),
+        changelog_manifest_list: changelog_list,
+        changelog_manifest_list_size: changelog_size,
+        index_manifest: before.and_then(|s| s.index_manifest.clone()),
+        commit_user: author.user,
+        commit_identifier: author.identifier,
+        commit_kind: match state.kind {
+            Some(ChangeKind::Compact) => CommitKind::Compact,
+            Some(ChangeKind::Overwrite) => CommitKind::Overwrite,
+            Some(ChangeKind::Append) | None => CommitKind::Append,
+        },
+        time_millis: before.map_or(now_ms, |s| s.time_millis.max(now_ms)),
+        total_record_count: Some(before.map_or(Some(0), |s| s.total_record_count).unwrap_or(0) + delta_rows),
+        delta_record_count: Some(delta_rows),
+        changelog_record_count: changelog_rows,
+        watermark: state.watermark.max(before.and_then(|s| s.watermark)),
+        statistics: before.filter(|s| s.schema_id == schema_id).and_then(|s| s.statistics.clone()),
+        properties: (!properties.is_empty()).then_some(properties),
+        next_row_id: before.and_then(|s| s.next_row_id),
+        other: BTreeMap::new(),
+    }
+}

@@ -1,0 +1,161 @@
+//! The protocols: each function returns a [`Machine`] that its driver runs to the end (see `io`).
+//!
+//! Neighbours: `steps` says in which order each of them writes and why; `context` is the table, `changes` what is committed.
+//! Invariants: 1. every protocol under a pointer begins with a settled tip, so each of them also repairs; 2. every protocol may be
+//! stopped after any step and run again, by anyone, any number of times.
+
+mod adopt;
+mod bare;
+mod build;
+mod commit;
+mod create;
+mod publish;
+mod slots;
+mod tip;
+
+#[cfg(test)]
+mod tests;
+
+use siltstone_format::{
+    id::SequenceNumber,
+    manifest::{ManifestEntry, ManifestFileMeta},
+    snapshot::Snapshot,
+};
+
+use crate::{
+    changes::{Change, Outcome},
+    checkpoint::ShardId,
+    context::{Authority, TableContext},
+    error::CommitError,
+    io::Machine,
+    manifests::{self, Scope},
+    pointer::Pointer,
+    sequence::Reservation,
+    steps,
+};
+
+/// The state that a caller plans on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadedTable {
+    /// The pointer; `None` on a bare warehouse.
+    pub pointer: Option<Pointer>,
+    /// The current snapshot.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// Commits a change. Run the same change again after an error or an unknown outcome: it takes effect at most once.
+#[must_use]
+pub fn commit(context: &TableContext, change: Change) -> Machine<Outcome> {
+    let context = context.clone();
+    Machine::new(move |io| async move {
+        match context.authority {
+            Authority::Pointer => commit::run(io, context, change).await,
+            Authority::Bare => bare::run(io, context, change).await,
+        }
+    })
+}
+
+/// Reads the current state; publication is repaired and foreign snapshots are adopted first. With `load_checkpoints` the
+/// packed object with the checkpoints of the less recent shards is read too.
+#[must_use]
+pub fn load(context: &TableContext, load_checkpoints: bool) -> Machine<LoadedTable> {
+    let context = context.clone();
+    Machine::new(move |io| async move {
+        if context.authority == Authority::Bare {
+            let snapshot = bare::latest(&io, &context).await?;
+            return Ok(LoadedTable { pointer: None, snapshot });
+        }
+        let mut pointer = tip::settle(&io, &context).await?;
+        if load_checkpoints {
+            commit::load_others(&io, steps::COMMIT_READ, &context, &mut pointer.checkpoints).await?;
+        }
+        Ok(LoadedTable { snapshot: pointer.snapshot.clone(), pointer: Some(pointer) })
+    })
+}
+
+/// Live data files of a snapshot in a scope, DELETE entries applied, in a fixed order.
+#[must_use]
+pub fn live_files(context: &TableContext, snapshot: Snapshot, scope: Scope) -> Machine<Vec<ManifestEntry>> {
+    let context = context.clone();
+    Machine::new(move |io| async move {
+        let manifests = manifests::read_manifests(&io, steps::CHECK_READ, &context, &snapshot).await?;
+        let live = manifests::read_live(&io, steps::CHECK_READ, &context, &manifests.all(), &scope).await?;
+        Ok(live.into_files())
+    })
+}
+
+/// The entries of a snapshot's own commit, and of its changelog.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Delta {
+    /// Data files, as committed.
+    pub files: Vec<ManifestEntry>,
+    /// Changelog files.
+    pub changelog: Vec<ManifestEntry>,
+}
+
+/// Reads what a snapshot's commit added, deleted and logged.
+#[must_use]
+pub fn delta_files(context: &TableContext, snapshot: Snapshot) -> Machine<Delta> {
+    let context = context.clone();
+    Machine::new(move |io| async move {
+        let step = steps::CHECK_READ;
+        let lists = manifests::read_manifests(&io, step, &context, &snapshot).await?;
+        let files = manifests::read_entries(&io, step, &context, &lists.delta).await?.concat();
+        let changelog: Vec<ManifestFileMeta> = match &snapshot.changelog_manifest_list {
+            Some(name) => manifests::read_list(&io, step, &context, name).await?.unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let changelog = manifests::read_entries(&io, step, &context, &changelog).await?.concat();
+        Ok(Delta { files, changelog })
+    })
+}
+
+/// Creates a table: `schema-0` (the context's schema), then the pointer. Running it again with the same `table_uuid` (or, before
+/// anything was committed, with an equal schema) finishes an interrupted run.
+#[must_use]
+pub fn create(context: &TableContext, table_uuid: Option<String>) -> Machine<Pointer> {
+    let context = context.clone();
+    Machine::new(move |io| async move { create::create(io, context, table_uuid).await })
+}
+
+/// Puts a pointer over an existing Paimon table; its snapshots stay what they are.
+#[must_use]
+pub fn adopt_table(context: &TableContext) -> Machine<Pointer> {
+    let context = context.clone();
+    Machine::new(move |io| async move { create::adopt_table(io, context).await })
+}
+
+/// Stops all commits (`true`), or takes them again.
+#[must_use]
+pub fn set_paused(context: &TableContext, paused: bool) -> Machine<Pointer> {
+    let context = context.clone();
+    Machine::new(move |io| async move { create::set_paused(io, context, paused).await })
+}
+
+/// Reserves (or finds) the sequence slot of a shard.
+#[must_use]
+pub fn reserve_slot(context: &TableContext, shard: ShardId) -> Machine<Reservation> {
+    let context = context.clone();
+    Machine::new(move |io| async move { slots::reserve(io, context, shard).await })
+}
+
+/// Frees the slots of shards that their children have closed. Returns the shards.
+#[must_use]
+pub fn release_slots(context: &TableContext) -> Machine<Vec<ShardId>> {
+    let context = context.clone();
+    Machine::new(move |io| async move { slots::release(io, context).await })
+}
+
+/// Above which number new rows of a shard must start: give this, the shard's last number and its parents' to the allocator.
+#[must_use]
+pub fn sequence_floor(pointer: &Pointer, reservation: Reservation) -> SequenceNumber {
+    pointer.floor.max(reservation.floor)
+}
+
+/// The error of a protocol that needs a pointer, asked of a bare warehouse.
+fn need_pointer(context: &TableContext) -> Result<(), CommitError> {
+    match context.authority {
+        Authority::Pointer => Ok(()),
+        Authority::Bare => Err(CommitError::NoTable { table: context.location.root().to_owned() }),
+    }
+}

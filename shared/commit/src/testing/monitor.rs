@@ -1,0 +1,340 @@
+//! Watches every write of a [`World`] and stops at the first broken invariant of architecture.md section 3.
+//!
+//! Neighbours: `world` calls it; `schedule` tells it what was acknowledged and refused. Numbers in messages are the invariants'.
+//! Invariant: 1. it reads only what is in the world, never what a protocol believes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use siltstone_format::{
+    id::{CommitIdentifier, SnapshotId},
+    manifest::{FileKind, ManifestEntry, ManifestFileMeta},
+    path::ObjectName,
+    snapshot::{CommitKind, Snapshot},
+};
+
+use super::{
+    fixture::{self, Row},
+    world::World,
+};
+use crate::{
+    changes::{Change, Outcome},
+    checkpoint::{Checkpoints, RangeFit},
+    codec, conflict,
+    context::{Incarnation, TableContext},
+    io::{ItemName, ItemRecord},
+    manifests::{FileKey, Live, count, file_key},
+    pointer::{POINTER_BYTES, Pointer, TableState},
+};
+
+/// The watcher.
+#[derive(Debug, Clone)]
+pub struct Monitor {
+    context: TableContext,
+    /// Set by tests in which foreign engines overwrite what is ours.
+    pub foreign: bool,
+    manifests: BTreeMap<String, Vec<ManifestEntry>>,
+    lists: BTreeMap<String, Vec<ManifestFileMeta>>,
+    names: BTreeMap<SnapshotId, (Option<String>, String, CommitIdentifier)>,
+    gone: BTreeSet<String>,
+    deleted: BTreeSet<FileKey>,
+    added: BTreeSet<String>,
+    refused: BTreeSet<String>,
+    witnessed: BTreeSet<(u32, u64)>,
+    latest: i64,
+}
+
+macro_rules! invariant {
+    ($holds:expr, $($message:tt)*) => {
+        if !$holds {
+            panic!("invariant {}", format_args!($($message)*));
+        }
+    };
+}
+
+impl Monitor {
+    pub(crate) fn new(context: TableContext) -> Self {
+        Self {
+            context,
+            foreign: false,
+            manifests: BTreeMap::new(),
+            lists: BTreeMap::new(),
+            names: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            deleted: BTreeSet::new(),
+            added: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            witnessed: BTreeSet::new(),
+            latest: 0,
+        }
+    }
+
+    pub(crate) fn context(&self) -> &TableContext {
+        &self.context
+    }
+
+    /// The pointer as it is in the world.
+    pub fn read_pointer(&self, world: &World) -> Option<Pointer> {
+        let record = world.items.get(&ItemName::Pointer)?;
+        Some(Pointer::from_record(record, &self.context.location).unwrap_or_else(|e| panic!("{e}")))
+    }
+
+    pub(crate) fn pointer(&mut self, world: &World, before: Option<&ItemRecord>, after: &ItemRecord) {
+        let location = &self.context.location;
+        let read = |record| Pointer::from_record(record, location).unwrap_or_else(|e| panic!("{e}"));
+        let after = read(after);
+        let size = after.to_record(location).map(|r| crate::pointer::record_bytes(&r.attributes));
+        invariant!(size.is_ok_and(|s| s <= POINTER_BYTES), "22: pointer too large");
+        let Some(before) = before.map(read) else {
+            return self.check(world);
+        };
+        if before.incarnation == after.incarnation {
+            let successor = before.check_successor(&after);
+            invariant!(successor.is_ok(), "3/4: {successor:?}");
+        } else {
+            invariant!(after.rev > before.rev, "4: a restore must jump above {}", before.rev);
+        }
+        if after.version() != before.version() {
+            let published = self.snapshot(world, before.version());
+            let ours = published.as_ref().map(identity) == before.snapshot.as_ref().map(identity);
+            let excused = before.state == TableState::Forked || before.incarnation != after.incarnation;
+            invariant!(ours || excused, "8: {} committed, {} not published", after.version(), before.version());
+            if before.incarnation == after.incarnation
+                && let Some(snapshot) = &after.snapshot
+            {
+                self.delta(world, snapshot);
+            }
+        }
+        self.check(world);
+    }
+
+    /// A commit's own entries: 6, 19, 20.
+    fn delta(&mut self, world: &World, snapshot: &Snapshot) {
+        let metas = self.list(world, &snapshot.delta_manifest_list);
+        let mut entries = Vec::new();
+        for meta in metas {
+            entries.extend(self.manifest(world, &meta));
+        }
+        let first_add = entries.iter().position(|e| e.kind == FileKind::Add).unwrap_or(entries.len());
+        let late = entries.iter().skip(first_add).any(|e| e.kind == FileKind::Delete);
+        invariant!(!late || self.foreign, "20: DELETE after ADD in snapshot {}", snapshot.id);
+        let deletes = entries.iter().any(|e| e.kind == FileKind::Delete);
+        invariant!(snapshot.commit_kind != CommitKind::Append || !deletes, "20: APPEND {} deletes", snapshot.id);
+        for entry in &entries {
+            let key = file_key(entry);
+            match entry.kind {
+                FileKind::Delete => drop(self.deleted.insert(key)),
+                FileKind::Add => {
+                    let again = self.deleted.contains(&key);
+                    invariant!(!again, "19: {} added again in snapshot {}", entry.file.file_name, snapshot.id);
+                    self.added.insert(entry.file.file_name.clone());
+                    let refused = self.refused.contains(&entry.file.file_name);
+                    invariant!(!refused, "7: {} was answered as refused", entry.file.file_name);
+                }
+            }
+            if entry.kind == FileKind::Add && snapshot.commit_kind == CommitKind::Append {
+                for row in self.rows(world, entry) {
+                    let new = self.witnessed.insert((row.shard, row.position));
+                    invariant!(new, "6: {row:?} came twice, in snapshot {}", snapshot.id);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn put(&mut self, world: &World, key: &str) {
+        let location = &self.context.location;
+        match location.parse(None, key) {
+            ObjectName::Snapshot(id) => {
+                let Some(snapshot) = self.snapshot(world, id) else { return };
+                let before = self.names.insert(id, identity(&snapshot));
+                let same = before.is_none_or(|b| b == identity(&snapshot));
+                invariant!(same || self.foreign, "9: snapshot-{id} got another uuid");
+                invariant!(!self.gone.contains(key), "9/12: deleted name snapshot-{id} came back");
+            }
+            ObjectName::LatestHint => {
+                let body = world.objects.get(key).map(|o| String::from_utf8_lossy(&o.body).into_owned());
+                let id: i64 = body.and_then(|b| b.parse().ok()).unwrap_or(0);
+                invariant!(id >= self.latest, "10: LATEST fell from {} to {id}", self.latest);
+                invariant!(self.snapshot(world, SnapshotId(id)).is_some(), "10: LATEST names {id}, which is not there");
+                self.latest = id;
+            }
+            _ => invariant!(!self.gone.contains(key), "12: {key} was deleted and is written again"),
+        }
+    }
+
+    pub(crate) fn deleted(&mut self, world: &World, keys: &[String]) {
+        self.gone.extend(keys.iter().cloned());
+        self.check(world);
+    }
+
+    /// Everything that is reachable: 10, 11, 12, 13, 14, 20, 9 (contiguous).
+    pub fn check(&mut self, world: &World) {
+        let Some(pointer) = self.read_pointer(world) else { return };
+        let ids = self.snapshot_ids(world);
+        let current: Vec<SnapshotId> = ids.iter().copied().filter(|id| *id >= pointer.earliest).collect();
+        let contiguous = current.windows(2).all(|w| w[1] == w[0].next());
+        invariant!(contiguous, "9: names are not contiguous: {current:?}");
+        if pointer.published > SnapshotId(0) && !self.foreign {
+            let latest = self.latest.max(1);
+            invariant!(ids.contains(&SnapshotId(latest)), "10: LATEST {latest} is gone");
+        }
+        for id in current {
+            if let Some(snapshot) = self.snapshot(world, id) {
+                self.reachable(world, &snapshot);
+            }
+        }
+        if let Some(snapshot) = pointer.snapshot.clone().filter(|_| pointer.state != TableState::Forked) {
+            let live = self.reachable(world, &snapshot);
+            self.tip(world, &snapshot, &live);
+        }
+    }
+
+    /// 11: the objects that a snapshot names are there, with the sizes on record.
+    fn reachable(&mut self, world: &World, snapshot: &Snapshot) -> Live {
+        let lists = [
+            (&snapshot.base_manifest_list, snapshot.base_manifest_list_size),
+            (&snapshot.delta_manifest_list, snapshot.delta_manifest_list_size),
+        ];
+        let mut entries = Vec::new();
+        for (name, size) in lists {
+            self.exists(world, &self.context.location.manifest(name), size);
+            for meta in self.list(world, name) {
+                entries.extend(self.manifest(world, &meta));
+            }
+        }
+        let live = Live::replay(entries);
+        for entry in live.files() {
+            let key = codec::bucket_file(&self.context, entry, &entry.file.file_name).unwrap_or_else(|e| panic!("{e}"));
+            self.exists(world, &key, Some(entry.file.file_size));
+        }
+        let rows: i64 = live.files().map(|e| e.file.row_count).sum();
+        let total = snapshot.total_record_count;
+        invariant!(total.is_none_or(|t| t == rows), "20: snapshot {} says {total:?} rows, it has {rows}", snapshot.id);
+        live
+    }
+
+    fn exists(&self, world: &World, key: &str, size: Option<i64>) {
+        let found = world.objects.get(key).map(|o| i64::try_from(o.body.len()).unwrap_or(0));
+        let fits = found.is_some_and(|f| size.is_none_or(|s| s == f));
+        invariant!(fits, "11/12: {key} has {found:?} bytes, {size:?} on record, deleted: {}", self.gone.contains(key));
+    }
+
+    fn tip(&self, world: &World, snapshot: &Snapshot, live: &Live) {
+        let overlap = conflict::overlap(&self.context, live.files());
+        invariant!(overlap.is_none(), "13: in snapshot {}: {overlap:?}", snapshot.id);
+        let mut seen = BTreeSet::new();
+        for entry in live.files() {
+            for row in self.rows(world, entry) {
+                let new = seen.insert((entry.partition.clone(), entry.bucket, row.key, row.sequence));
+                invariant!(new, "14: {row:?} twice in snapshot {}", snapshot.id);
+            }
+        }
+    }
+
+    /// A machine answered: 5 and 7.
+    pub fn answered(&mut self, world: &World, change: &Change, outcome: &Outcome) {
+        let names = change.files.iter().filter(|e| e.kind == FileKind::Add).map(|e| e.file.file_name.clone());
+        match outcome {
+            Outcome::Unknown { .. } => {}
+            Outcome::Conflict(conflict) => {
+                for name in names {
+                    invariant!(!self.added.contains(&name), "7: {name} is in the table, answered {conflict}");
+                    self.refused.insert(name);
+                }
+            }
+            Outcome::Committed { .. } => {
+                let Some(pointer) = self.read_pointer(world) else { panic!("committed without a pointer") };
+                let mut checkpoints = pointer.checkpoints.clone();
+                if let Some(object) = checkpoints.packed_object().and_then(|n| world.objects.get(&self.context.key(n)))
+                {
+                    checkpoints.load_others(Checkpoints::unpack_others(&object.body).unwrap_or_default());
+                }
+                for range in &change.ranges {
+                    invariant!(checkpoints.fit(range) == RangeFit::Covered, "5: {range:?} acknowledged, not covered");
+                }
+                let Outcome::Committed { snapshot: Some(id), .. } = outcome else { return };
+                let there = self.snapshot(world, *id).is_some() || *id < pointer.earliest;
+                invariant!(there, "5: snapshot {id} acknowledged, not published");
+            }
+        }
+    }
+
+    /// Newest row of each key in the current snapshot: compared with an oracle by the caller (1, 2).
+    pub fn newest(&mut self, world: &World) -> BTreeMap<i32, Row> {
+        let mut newest: BTreeMap<i32, Row> = BTreeMap::new();
+        let Some(snapshot) = self.read_pointer(world).and_then(|p| p.snapshot) else { return newest };
+        let live = self.reachable(world, &snapshot);
+        for entry in live.files() {
+            for row in self.rows(world, entry) {
+                let best = newest.entry(row.key).or_insert(row);
+                if row.sequence > best.sequence {
+                    *best = row;
+                }
+            }
+        }
+        newest
+    }
+
+    /// Every (shard, position) that some APPEND brought.
+    #[must_use]
+    pub fn witnessed(&self) -> &BTreeSet<(u32, u64)> {
+        &self.witnessed
+    }
+
+    fn rows(&self, world: &World, entry: &ManifestEntry) -> Vec<Row> {
+        let key = codec::bucket_file(&self.context, entry, &entry.file.file_name).unwrap_or_else(|e| panic!("{e}"));
+        world.objects.get(&key).map(|o| fixture::rows(&o.body)).unwrap_or_default()
+    }
+
+    /// Ids of the snapshots that are there.
+    #[must_use]
+    pub fn snapshot_ids(&self, world: &World) -> Vec<SnapshotId> {
+        let location = &self.context.location;
+        let mut ids: Vec<SnapshotId> = world
+            .objects
+            .range(location.snapshot_prefix()..)
+            .take_while(|(key, _)| key.starts_with(&location.snapshot_prefix()))
+            .filter_map(|(key, _)| match location.parse(None, key) {
+                ObjectName::Snapshot(id) => Some(id),
+                _ => None,
+            })
+            .collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// A published snapshot.
+    #[must_use]
+    pub fn snapshot(&self, world: &World, id: SnapshotId) -> Option<Snapshot> {
+        let key = self.context.location.snapshot(id);
+        let object = world.objects.get(&key)?;
+        Some(codec::decode_snapshot(&key, &object.body).unwrap_or_else(|e| panic!("{e}")))
+    }
+
+    fn list(&mut self, world: &World, name: &str) -> Vec<ManifestFileMeta> {
+        let key = self.context.location.manifest(name);
+        let Some(object) = world.objects.get(&key) else { panic!("invariant 11: {key} is not there") };
+        let read = || codec::decode_list(&key, &object.body).unwrap_or_else(|e| panic!("{e}"));
+        self.lists.entry(key.clone()).or_insert_with(read).clone()
+    }
+
+    fn manifest(&mut self, world: &World, meta: &ManifestFileMeta) -> Vec<ManifestEntry> {
+        let key = self.context.location.manifest(&meta.file_name);
+        self.exists(world, &key, Some(meta.file_size));
+        let Some(object) = world.objects.get(&key) else { panic!("invariant 11: {key} is not there") };
+        let read = || codec::decode_manifest(&key, &object.body).unwrap_or_else(|e| panic!("{e}"));
+        let entries = self.manifests.entry(key.clone()).or_insert_with(read).clone();
+        let counts = (count(&entries, FileKind::Add), count(&entries, FileKind::Delete));
+        invariant!(counts == (meta.num_added_files, meta.num_deleted_files), "20: counts of {key}");
+        entries
+    }
+}
+
+fn identity(snapshot: &Snapshot) -> (Option<String>, String, CommitIdentifier) {
+    (snapshot.uuid.clone(), snapshot.commit_user.clone(), snapshot.commit_identifier)
+}
+
+/// True if the snapshot was committed under a pointer of this product.
+#[must_use]
+pub fn is_ours(snapshot: &Snapshot) -> bool {
+    Incarnation::is_ours(&snapshot.commit_user)
+}
