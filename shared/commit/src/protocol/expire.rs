@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use siltstone_format::{
     id::SnapshotId,
     manifest::{FileKind, ManifestEntry},
+    options::ExpiryOptions,
     snapshot::Snapshot,
 };
 
@@ -42,6 +43,21 @@ pub struct ExpireOptions {
     pub limit: u64,
     /// A name stays so long after its successor was written: longer than any Lambda can sleep and still run.
     pub name_grace_ms: i64,
+    /// True when changelogs outlive snapshots (`changelog.*-retained`): such a table is refused.
+    pub decoupled_changelog: bool,
+}
+
+impl From<&ExpiryOptions> for ExpireOptions {
+    fn from(options: &ExpiryOptions) -> Self {
+        Self {
+            retain_min: options.retain_min,
+            retain_max: options.retain_max,
+            time_retained_ms: options.time_retained_ms,
+            limit: options.limit,
+            decoupled_changelog: options.decoupled_changelog,
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for ExpireOptions {
@@ -52,6 +68,7 @@ impl Default for ExpireOptions {
             time_retained_ms: 3_600_000,
             limit: 50,
             name_grace_ms: 20 * 60_000,
+            decoupled_changelog: false,
         }
     }
 }
@@ -69,6 +86,13 @@ pub struct Expired {
 
 pub(crate) async fn run(io: Io, context: TableContext, options: ExpireOptions) -> Result<Expired, CommitError> {
     need_pointer(&context)?;
+    if options.decoupled_changelog {
+        let reason =
+            "expiry does not keep changelogs beyond their snapshots; unset `changelog.*-retained`, or let Flink or \
+                      Spark expire this table's snapshots"
+                .to_owned();
+        return Err(CommitError::InvalidChange { reason });
+    }
     for attempt in 1..=context.settings.max_attempts.max(1) {
         let pointer = tip::settle(&io, &context).await?;
         let names = tip::list_snapshots(&io, steps::EXPIRE_READ, &context).await?;
