@@ -13,6 +13,7 @@ use siltstone_format::{
     compare::KeyComparator,
     id::SnapshotId,
     manifest::ManifestEntry,
+    options::ChangelogProducer,
     value::Value,
 };
 use siltstone_lsm::{
@@ -61,7 +62,7 @@ pub struct ScannedRow {
 pub async fn scan(table: &Table, request: &ScanRequest, mut sink: impl FnMut(ScannedRow) -> bool + Send) -> Result<u64> {
     let Some(snapshot) = table.snapshot(request.snapshot).await? else { return Ok(0) };
     let wanted = Wanted::new(table, &request.filter)?;
-    let entries = state::live_files(table, &snapshot, Scope::All).await?;
+    let entries = state::live_files(table, &snapshot, Scope::Everything).await?;
     let mut read = 0u64;
     for ((partition, bucket), files) in state::by_bucket(entries) {
         if !wanted.bucket(&table.partition_values(&partition)?, bucket, &files)? {
@@ -100,7 +101,7 @@ pub async fn changelog(
     request: &ScanRequest,
     mut sink: impl FnMut(SnapshotId, ScannedRow) -> bool + Send,
 ) -> Result<u64> {
-    if table.schema.options.get("changelog-producer").is_none_or(|p| p == "none") {
+    if table.options.changelog_producer == ChangelogProducer::None {
         return Err(TableError::invalid(format!(
             "{} writes no changelog (changelog-producer = none): create it with --option changelog-producer=input",
             table.at.name
