@@ -285,6 +285,22 @@ impl Checkpoints {
         self.put(&range.shard, moved);
     }
 
+    /// Takes over every checkpoint that is further than here; a shard that is closed in either stays closed.
+    pub fn raise(&mut self, others: &BTreeMap<ShardId, Checkpoint>) {
+        for (shard, other) in others {
+            let here = match self.get(shard) {
+                Lookup::Found(here) => here,
+                Lookup::Absent | Lookup::NotLoaded => *other,
+            };
+            let further = if other.position > here.position { *other } else { here };
+            let last_sequence = here.last_sequence.max(other.last_sequence);
+            let raised = Checkpoint { last_sequence, closed: here.closed || other.closed, ..further };
+            if self.get(shard) != Lookup::Found(raised) {
+                self.put(shard, raised);
+            }
+        }
+    }
+
     fn put(&mut self, shard: &ShardId, checkpoint: Checkpoint) {
         self.recent.retain(|(s, _)| s != shard);
         self.recent.push((shard.clone(), checkpoint));

@@ -2,45 +2,35 @@
 //!
 //! Neighbours: `manifests` and `protocol` read and write through here only.
 //! Invariants: 1. a damaged object is named, never skipped; 2. partition statistics are exact and have full arity.
-use std::{cmp::Ordering, collections::BTreeMap, sync::Mutex};
+
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use siltstone_format::{
-    binary_row::{decode_row, encode_row},
+    binary_row::decode_row,
     data_file::{SimpleStats, StoredRow},
     id::SchemaId,
-    manifest::{FileKind, ManifestEntry, ManifestFileMeta},
+    manifest::{self, FileKind, ManifestEntry, ManifestFileMeta},
     snapshot::Snapshot,
-    types::DataType,
-    value::Value,
+    stats::ColumnRanges,
 };
 
 use crate::{context::TableContext, error::CommitError, manifests::count};
 
-// Temporary until the Avro codec is in the tree.
-static MANIFESTS: Mutex<BTreeMap<u64, Vec<ManifestEntry>>> = Mutex::new(BTreeMap::new());
-static LISTS: Mutex<BTreeMap<u64, Vec<ManifestFileMeta>>> = Mutex::new(BTreeMap::new());
-fn key(bytes: &[u8]) -> u64 {
-    u64::from_be_bytes(bytes.try_into().unwrap_or_default())
+pub(crate) fn encode_manifest(context: &TableContext, entries: &[ManifestEntry]) -> Result<Vec<u8>, CommitError> {
+    Ok(manifest::encode_manifest_with(entries, context.settings.manifest_compression)?)
 }
-pub(crate) fn encode_manifest(_: &TableContext, entries: &[ManifestEntry]) -> Result<Vec<u8>, CommitError> {
-    let mut m = MANIFESTS.lock().unwrap();
-    let id = m.len() as u64 + 1;
-    m.insert(id, entries.to_vec());
-    Ok(id.to_be_bytes().to_vec())
-}
+
 pub(crate) fn decode_manifest(object: &str, bytes: &[u8]) -> Result<Vec<ManifestEntry>, CommitError> {
-    MANIFESTS.lock().unwrap().get(&key(bytes)).cloned().ok_or_else(|| CommitError::corrupt(object, "bad"))
+    Ok(manifest::decode_manifest(object, bytes)?)
 }
-pub(crate) fn encode_list(_: &TableContext, metas: &[ManifestFileMeta]) -> Result<Vec<u8>, CommitError> {
-    let mut m = LISTS.lock().unwrap();
-    let id = m.len() as u64 + 1;
-    m.insert(id, metas.to_vec());
-    Ok(id.to_be_bytes().to_vec())
+
+pub(crate) fn encode_list(context: &TableContext, metas: &[ManifestFileMeta]) -> Result<Vec<u8>, CommitError> {
+    Ok(manifest::encode_manifest_list_with(metas, context.settings.manifest_compression)?)
 }
+
 pub(crate) fn decode_list(object: &str, bytes: &[u8]) -> Result<Vec<ManifestFileMeta>, CommitError> {
-    LISTS.lock().unwrap().get(&key(bytes)).cloned().ok_or_else(|| CommitError::corrupt(object, "bad"))
+    Ok(manifest::decode_manifest_list(object, bytes)?)
 }
-// End of temporary.
 
 pub(crate) fn decode_snapshot(object: &str, bytes: &[u8]) -> Result<Snapshot, CommitError> {
     Ok(Snapshot::from_json(object, bytes)?)
@@ -83,31 +73,18 @@ pub(crate) fn describe(
 /// Smallest, largest and nulls per partition column. Entries of one partition are decoded once.
 fn partition_stats(context: &TableContext, name: &str, entries: &[ManifestEntry]) -> Result<SimpleStats, CommitError> {
     let types = &context.shape.partition_types;
-    let mut rows: BTreeMap<&StoredRow, i64> = BTreeMap::new();
+    let mut partitions: BTreeMap<&StoredRow, u64> = BTreeMap::new();
     for entry in entries {
-        *rows.entry(&entry.partition).or_default() += 1;
+        *partitions.entry(&entry.partition).or_default() += 1;
     }
-    let mut low = vec![Value::Null; types.len()];
-    let mut high = low.clone();
-    let mut nulls = vec![Some(0_i64); types.len()];
-    for (row, times) in rows {
+    let mut ranges = ColumnRanges::new(types);
+    for (row, times) in partitions {
         let values = decode_row(name, row, types)?;
-        let columns = values.into_iter().zip(&mut low).zip(&mut high).zip(&mut nulls);
-        for (((value, low), high), nulls) in columns {
-            if value.is_null() {
-                *nulls = nulls.map(|n| n + times);
-                continue;
-            }
-            if low.is_null() || value.compare(low) == Ordering::Less {
-                *low = value.clone();
-            }
-            if high.is_null() || value.compare(high) == Ordering::Greater {
-                *high = value;
-            }
+        for _ in 0..times {
+            ranges.add(&values)?;
         }
     }
-    let nullable: Vec<DataType> = types.iter().map(|t| DataType::nullable(t.kind.clone())).collect();
-    Ok(SimpleStats { min: encode_row(&low, &nullable)?, max: encode_row(&high, &nullable)?, null_counts: nulls })
+    Ok(ranges.finish()?)
 }
 
 /// False only if the manifest's statistics prove that it holds nothing of this partition.

@@ -7,11 +7,11 @@ use std::{fmt, sync::Arc};
 
 pub use siltstone_format::path::TableLocation;
 use siltstone_format::{
-    compare::KeyComparator,
-    path::{DEFAULT_PARTITION_NAME, PartitionPaths},
-    schema::TableSchema,
+    avro::Compression, compare::KeyComparator, options::TableOptions, path::PartitionPaths, schema::TableSchema,
     types::DataType,
 };
+
+use crate::error::CommitError;
 
 const USER_PREFIX: &str = "siltstone-";
 /// Directory of Siltstone's own objects below the table; no engine lists it.
@@ -61,6 +61,8 @@ pub struct Settings {
     pub manifest_full_threshold: u64,
     /// `manifest.merge-min-count`.
     pub manifest_merge_min_count: usize,
+    /// `manifest.compression`.
+    pub manifest_compression: Compression,
 }
 
 impl Default for Settings {
@@ -70,6 +72,7 @@ impl Default for Settings {
             manifest_target_size: 8 << 20,
             manifest_full_threshold: 16 << 20,
             manifest_merge_min_count: 30,
+            manifest_compression: Compression::Zstandard,
         }
     }
 }
@@ -100,20 +103,27 @@ pub struct TableContext {
 }
 
 impl TableContext {
-    /// A table under a pointer, of whatever incarnation, with Paimon's default settings.
-    #[must_use]
-    pub fn new(location: TableLocation, schema: Arc<TableSchema>) -> Self {
-        let option = |name: &str| schema.options.get(name).map(String::as_str);
-        let default_name = option("partition.default-name").unwrap_or(DEFAULT_PARTITION_NAME);
-        let legacy = option("partition.legacy-name").is_none_or(|v| !v.eq_ignore_ascii_case("false"));
+    /// A table under a pointer, of whatever incarnation, with the settings of its options.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an option whose value cannot be read. What is not done with the table is the caller's to refuse.
+    pub fn new(location: TableLocation, schema: Arc<TableSchema>) -> Result<Self, CommitError> {
+        let options = TableOptions::from_schema(&schema)?;
         let shape = Shape {
             keys: KeyComparator::new(schema.types_at(&schema.trimmed_primary_key())),
             partition_types: schema.types_at(&schema.partition_indices()),
-            partition_paths: PartitionPaths::new(&schema, default_name, legacy),
-            data_directory: option("data-file.path-directory").map(str::to_owned),
+            partition_paths: options.partition_paths(&schema),
+            data_directory: options.files.path_directory.clone(),
         };
-        let settings = Settings::default();
-        Self { location, schema, authority: Authority::Pointer, incarnation: None, settings, shape: Arc::new(shape) }
+        let settings = Settings {
+            max_attempts: options.commit.max_retries.saturating_add(1),
+            manifest_target_size: options.manifests.target_size.unsigned_abs(),
+            manifest_full_threshold: options.manifests.full_compaction_threshold.unsigned_abs(),
+            manifest_merge_min_count: usize::try_from(options.manifests.merge_min_count).unwrap_or(usize::MAX),
+            manifest_compression: options.manifests.compression,
+        };
+        let (authority, shape) = (Authority::Pointer, Arc::new(shape));
+        Ok(Self { location, schema, authority, incarnation: None, settings, shape })
     }
 
     /// The key of something below the table.

@@ -275,6 +275,10 @@ impl Names {
         name
     }
 
+    pub(crate) fn data(&mut self) -> String {
+        self.name("data")
+    }
+
     pub(crate) fn list(&mut self) -> String {
         self.name("manifest-list")
     }

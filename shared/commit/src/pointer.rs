@@ -31,16 +31,12 @@ pub const POINTER_BYTES: usize = 8 << 10;
 pub const CHANGE_IDS: usize = 64;
 /// Prefix of the snapshot properties that belong to Siltstone.
 pub const PROPERTY_PREFIX: &str = "siltstone.";
-/// Snapshot property: incarnation.
-pub const PROPERTY_INCARNATION: &str = "siltstone.incarnation";
 /// Snapshot property: packed recent checkpoints, base64.
 pub const PROPERTY_CHECKPOINTS: &str = "siltstone.checkpoints";
 /// Snapshot property: object with the other checkpoints.
 pub const PROPERTY_CHECKPOINTS_OBJECT: &str = "siltstone.checkpoints-object";
 /// Snapshot property: sequence floor.
 pub const PROPERTY_FLOOR: &str = "siltstone.floor";
-/// Snapshot property: sweep cutoff.
-pub const PROPERTY_SWEEP_CUTOFF: &str = "siltstone.sweep-cutoff";
 /// Snapshot property: id of the change, for changes without a shard range.
 pub const PROPERTY_CHANGE: &str = "siltstone.change";
 /// Snapshot property: uuid of the table.
@@ -152,6 +148,8 @@ impl Pointer {
         if let Some(object) = self.checkpoints.packed_object() {
             properties.insert(PROPERTY_CHECKPOINTS_OBJECT.to_owned(), object.to_owned());
         }
+        properties.insert(PROPERTY_TABLE.to_owned(), self.table_uuid.clone());
+        properties.insert(PROPERTY_FLOOR.to_owned(), self.floor.to_string());
         Some(snapshot)
     }
 
@@ -162,10 +160,12 @@ impl Pointer {
     pub fn check_successor(&self, next: &Self) -> Result<(), CommitError> {
         let wrong = |field: &str| Err(CommitError::bug(format!("the next pointer would break `{field}`")));
         let step = next.version().0 - self.version().0;
+        // The end of a fork goes on from wherever the other engine is by then.
+        let most = if self.state == TableState::Forked && next.state == TableState::Active { i64::MAX } else { 1 };
         if next.rev != self.rev + 1 {
             return wrong("rev");
         }
-        if !(0..=1).contains(&step) {
+        if !(0..=most).contains(&step) {
             return wrong("version");
         }
         if next.incarnation != self.incarnation || next.table_uuid != self.table_uuid {

@@ -15,9 +15,11 @@ pub mod data_file;
 pub mod error;
 pub mod id;
 pub mod manifest;
+pub mod options;
 pub mod path;
 pub mod schema;
 pub mod snapshot;
+pub mod stats;
 pub mod types;
 pub mod value;
 

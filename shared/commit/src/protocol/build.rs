@@ -64,7 +64,7 @@ pub(crate) async fn next_pointer(
     Ok(next)
 }
 
-async fn spill(io: &Io, context: &TableContext, checkpoints: &mut Checkpoints) -> Result<(), CommitError> {
+pub(crate) async fn spill(io: &Io, context: &TableContext, checkpoints: &mut Checkpoints) -> Result<(), CommitError> {
     load_others(io, steps::COMMIT_READ, context, checkpoints).await?;
     let name = format!("{OWN_DIRECTORY}/checkpoints-{}", io.uuid(steps::COMMIT_MANIFESTS).await?);
     let bytes = checkpoints.spill(&name);
@@ -132,6 +132,38 @@ impl Lists {
         let changelog = if changelog.is_empty() { None } else { Some(list(changelog)?) };
         io.put_new(steps::COMMIT_LISTS, objects).await?;
         Ok(Self { base, delta, changelog })
+    }
+
+    /// The snapshot that applies `ours` once more, on top of `theirs`.
+    pub(crate) fn snapshot_again(
+        self,
+        ours: &Snapshot,
+        theirs: &Snapshot,
+        rev: u64,
+        uuid: String,
+        now: i64,
+    ) -> Snapshot {
+        let (changelog, changelog_size) = self.changelog.unzip();
+        let delta_rows = ours.delta_record_count.unwrap_or(0);
+        Snapshot {
+            uuid: Some(uuid),
+            id: theirs.id.next(),
+            schema_id: ours.schema_id.max(theirs.schema_id),
+            base_manifest_list: self.base.0,
+            base_manifest_list_size: Some(self.base.1),
+            delta_manifest_list: self.delta.0,
+            delta_manifest_list_size: Some(self.delta.1),
+            changelog_manifest_list: changelog,
+            changelog_manifest_list_size: changelog_size,
+            index_manifest: theirs.index_manifest.clone(),
+            commit_identifier: CommitIdentifier(i64::try_from(rev).unwrap_or(i64::MAX)),
+            time_millis: theirs.time_millis.max(now),
+            total_record_count: theirs.total_record_count.map(|t| t + delta_rows),
+            watermark: ours.watermark.max(theirs.watermark),
+            statistics: None,
+            next_row_id: theirs.next_row_id,
+            ..ours.clone()
+        }
     }
 }
 

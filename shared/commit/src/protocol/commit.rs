@@ -54,7 +54,7 @@ pub(crate) async fn run(io: Io, context: TableContext, change: Change) -> Result
     Err(CommitError::Contended { protocol: "commit", attempts: context.settings.max_attempts })
 }
 
-fn committed(pointer: &Pointer, already: bool) -> Outcome {
+pub(crate) fn committed(pointer: &Pointer, already: bool) -> Outcome {
     Outcome::Committed { snapshot: pointer.snapshot.as_ref().map(|s| s.id), rev: pointer.rev, already }
 }
 

@@ -9,8 +9,13 @@ mod bare;
 mod build;
 mod commit;
 mod create;
+mod expire;
 mod publish;
+mod restore;
+mod rollback;
+mod roots;
 mod slots;
+mod sweep;
 mod tip;
 
 #[cfg(test)]
@@ -22,8 +27,13 @@ use siltstone_format::{
     snapshot::Snapshot,
 };
 
+pub use self::{
+    expire::{ExpireOptions, Expired},
+    rollback::RollbackTarget,
+    sweep::{SweepOptions, Swept},
+};
 use crate::{
-    changes::{Change, Outcome},
+    changes::{Change, ChangeId, Outcome},
     checkpoint::ShardId,
     context::{Authority, TableContext},
     error::CommitError,
@@ -130,6 +140,42 @@ pub fn adopt_table(context: &TableContext) -> Machine<Pointer> {
 pub fn set_paused(context: &TableContext, paused: bool) -> Machine<Pointer> {
     let context = context.clone();
     Machine::new(move |io| async move { create::set_paused(io, context, paused).await })
+}
+
+/// Expires snapshots: raises `earliest`, then deletes what only they needed.
+#[must_use]
+pub fn expire(context: &TableContext, options: ExpireOptions) -> Machine<Expired> {
+    let context = context.clone();
+    Machine::new(move |io| async move { expire::run(io, context, options).await })
+}
+
+/// Deletes (or, in a dry run, names) files that nothing refers to.
+#[must_use]
+pub fn sweep(context: &TableContext, options: SweepOptions) -> Machine<Swept> {
+    let context = context.clone();
+    Machine::new(move |io| async move { sweep::run(io, context, options).await })
+}
+
+/// A new snapshot with the content of an older one; stream positions stay. The id makes repetitions harmless.
+#[must_use]
+pub fn rollback(context: &TableContext, target: RollbackTarget, id: ChangeId) -> Machine<Outcome> {
+    let context = context.clone();
+    Machine::new(move |io| async move { rollback::run(io, context, target, id).await })
+}
+
+/// Rolls a missing or outdated pointer forward to what S3 holds, as a new incarnation. A pointer that is up to date stays as it is,
+/// and its publication is repaired.
+#[must_use]
+pub fn restore(context: &TableContext) -> Machine<Pointer> {
+    let context = context.clone();
+    Machine::new(move |io| async move { restore::restore(io, context).await })
+}
+
+/// Ends the state `forked`: keeps the foreign snapshot and applies our APPEND again on top of it.
+#[must_use]
+pub fn repair_fork(context: &TableContext) -> Machine<Pointer> {
+    let context = context.clone();
+    Machine::new(move |io| async move { restore::repair_fork(io, context).await })
 }
 
 /// Reserves (or finds) the sequence slot of a shard.

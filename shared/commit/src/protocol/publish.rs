@@ -13,7 +13,7 @@ use crate::{
     context::TableContext,
     effects::TRIES,
     error::CommitError,
-    io::{FailureKind, Io, PutMode},
+    io::{Failure, FailureKind, Io, PutMode},
     pointer::Pointer,
     steps,
 };
@@ -40,7 +40,7 @@ pub(crate) async fn publish(io: &Io, context: &TableContext, pointer: &Pointer) 
         }
         io.pause(attempt).await;
     }
-    let last = last.unwrap_or_else(|| crate::io::Failure::new(FailureKind::Unavailable, "not tried"));
+    let last = last.unwrap_or_else(|| Failure::new(FailureKind::Unavailable, "not tried"));
     Err(CommitError::effect(steps::PUBLISH_SNAPSHOT, key, last))
 }
 
@@ -65,20 +65,54 @@ async fn raise_hints(io: &Io, context: &TableContext, id: SnapshotId, earliest: 
 }
 
 pub(crate) async fn raise_latest(io: &Io, context: &TableContext, id: SnapshotId) -> Result<(), CommitError> {
-    let key = context.location.latest_hint();
-    let body = Bytes::from(id.to_string());
-    for _ in 0..TRIES {
-        let mode = match io.get(steps::PUBLISH_READ_LATEST, key.clone()).await {
-            Ok(None) => PutMode::IfAbsent,
-            Ok(Some(hint)) if parse_hint(&hint.body).is_some_and(|found| found >= id) => return Ok(()),
-            Ok(Some(hint)) => PutMode::IfMatch(hint.etag),
-            Err(CommitError::Bug { reason }) => return Err(CommitError::Bug { reason }),
-            Err(_) => return Ok(()),
-        };
-        match io.put_if(steps::PUBLISH_LATEST, &key, &body, &mode).await {
-            Err(failure) if failure.kind == FailureKind::PreconditionFailed => {}
-            _ => return Ok(()),
-        }
+    let hint =
+        Hint { key: context.location.latest_hint(), read: steps::PUBLISH_READ_LATEST, write: steps::PUBLISH_LATEST };
+    match hint.raise(io, id).await {
+        Err(CommitError::Bug { reason }) => Err(CommitError::Bug { reason }),
+        Ok(()) | Err(_) => Ok(()),
     }
-    Ok(())
+}
+
+/// LATEST is at `id` or above, or nothing goes on: before names below it are deleted.
+pub(crate) async fn ensure_latest(io: &Io, context: &TableContext, id: SnapshotId) -> Result<(), CommitError> {
+    let hint =
+        Hint { key: context.location.latest_hint(), read: steps::PUBLISH_READ_LATEST, write: steps::PUBLISH_LATEST };
+    hint.raise(io, id).await
+}
+
+/// EARLIEST after an expiry. It exists to save readers a listing, so trouble is no trouble.
+pub(crate) async fn raise_earliest(io: &Io, context: &TableContext, id: SnapshotId) -> Result<(), CommitError> {
+    let key = context.location.earliest_hint();
+    let hint = Hint { key, read: steps::EXPIRE_EARLIEST, write: steps::EXPIRE_EARLIEST };
+    match hint.raise(io, id).await {
+        Err(CommitError::Bug { reason }) => Err(CommitError::Bug { reason }),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+struct Hint {
+    key: String,
+    read: steps::StepName,
+    write: steps::StepName,
+}
+
+impl Hint {
+    /// Writes the id unless the hint is there already or above; conditional on what was read, so it never falls.
+    async fn raise(&self, io: &Io, id: SnapshotId) -> Result<(), CommitError> {
+        let body = Bytes::from(id.to_string());
+        let mut last = Failure::new(FailureKind::Unavailable, "not tried");
+        for attempt in 1..=TRIES {
+            let mode = match io.get(self.read, self.key.clone()).await? {
+                None => PutMode::IfAbsent,
+                Some(hint) if parse_hint(&hint.body).is_some_and(|found| found >= id) => return Ok(()),
+                Some(hint) => PutMode::IfMatch(hint.etag),
+            };
+            match io.put_if(self.write, &self.key, &body, &mode).await {
+                Ok(()) => return Ok(()),
+                Err(failure) => last = failure,
+            }
+            io.pause(attempt).await;
+        }
+        Err(CommitError::effect(self.write, self.key.clone(), last))
+    }
 }

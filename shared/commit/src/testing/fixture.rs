@@ -63,7 +63,7 @@ fn table(partitions: &[&str]) -> TableContext {
     let schema = TableSchema::create(columns, partition, primary, options, None, 1_700_000_000_000);
     let location = TableLocation::in_warehouse("wh", "db", "t");
     match (schema, location) {
-        (Ok(schema), Ok(location)) => TableContext::new(location, Arc::new(schema)),
+        (Ok(schema), Ok(location)) => TableContext::new(location, Arc::new(schema)).unwrap_or_else(|e| panic!("{e}")),
         (schema, location) => panic!("{schema:?} {location:?}"),
     }
 }

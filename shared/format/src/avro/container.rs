@@ -31,7 +31,7 @@ pub enum Compression {
     /// `zstandard`
     #[default]
     Zstandard,
-    /// `snappy`: read only, since Java Paimon 0.9 cannot.
+    /// `snappy`: Java Paimon 0.9 cannot read it, so it is written only where the table's option asks for it.
     Snappy,
 }
 

@@ -1,10 +1,11 @@
 //! Manifest entries and manifest list rows (paimon-format.md section 4).
 //!
-//! Below: `entry` and `list` (bytes), `layout` (Avro schemas), `codec` (what both share). Neighbours: `data_file` for `_FILE`;
+//! Below: `entry`, `list` and `index` (bytes), `layout` (Avro schemas), `codec` (what both share). Neighbours: `data_file` for `_FILE`;
 //! `commit` merges and applies entries.
 
 mod codec;
 mod entry;
+mod index;
 mod layout;
 mod list;
 #[cfg(test)]
@@ -13,6 +14,7 @@ pub(crate) mod tests;
 pub use self::{
     codec::MAX_ROWS,
     entry::{decode_manifest, encode_manifest, encode_manifest_with},
+    index::{IndexFile, decode_index_manifest},
     list::{decode_manifest_list, encode_manifest_list, encode_manifest_list_with},
 };
 use crate::{
@@ -21,7 +23,7 @@ use crate::{
 };
 
 /// Whether an entry adds or deletes its file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FileKind {
     /// The file becomes live.
     Add,

@@ -256,7 +256,7 @@ fn layouts_that_java_refuses_are_refused() {
         let schema = layout::MANIFEST_SCHEMA.replacen(from, to, 1);
         assert_ne!(schema, layout::MANIFEST_SCHEMA, "{from}");
         let error = decode_manifest("t/manifest/m", &Writer::new(schema.leak(), Compression::None).finish().unwrap());
-        let error = error.err().or_else(|| None).map(|e| e.to_string()).unwrap_or_default();
+        let error = error.err().map(|e| e.to_string()).unwrap_or_default();
         assert!(error.starts_with("t/manifest/m is damaged") && error.contains(words), "{words}: {error}");
     }
 }

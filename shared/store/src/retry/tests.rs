@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::{
+    contract,
     ids::SeededIds,
     item::Attr,
     memory::{Fault, FaultPlan, Faulty, ManualClock, MemoryItemStore, MemoryObjectStore},
+    meter::{Meter, Metered},
 };
 
 const MINE: Bytes = Bytes::from_static(b"mine");
@@ -186,4 +188,15 @@ async fn waiting_keeps_within_attempts_budget_and_deadline() {
     assert!(attempts > 5 && slept <= policy.budget && slept > Duration::from_secs(10), "{attempts} {slept:?}");
     let (_, slept) = count(policy, 2_000).await;
     assert!(slept < Duration::from_secs(2), "{slept:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_layers_together_keep_the_contracts() {
+    let meter = Meter::new();
+    let objects = Metered::new(Faulty::new(MemoryObjectStore::new(), FaultPlan::none()), meter.clone());
+    contract::object::run(Arc::new(Retrying::new(objects, retry().0))).await;
+    let items = Metered::new(Faulty::new(MemoryItemStore::new(), FaultPlan::none()), meter.clone());
+    contract::item::run(Arc::new(Retrying::new(items, retry().0))).await;
+    let usage = meter.snapshot();
+    assert!(usage.s3_put_class() > 100 && usage.write_units > 100, "{usage:?}");
 }
