@@ -72,7 +72,7 @@ impl NewTable {
 /// When it exists, or its schema does not work; nothing was created then.
 pub async fn create(ports: &Ports, at: &TableRef, table: &NewTable) -> Result<Pointer> {
     let schema = table.schema(ports.clock.now_ms())?;
-    let context = TableContext::new(TableLocation::new(&at.location())?, schema.into());
+    let context = TableContext::new(TableLocation::new(&at.location())?, schema.into())?;
     drive(protocol::create(&context, None), ports, at).await
 }
 
@@ -122,7 +122,8 @@ pub async fn drop(ports: &Ports, at: &TableRef, purge: bool) -> Result<u64> {
     }
     let mut gone = 0;
     for prefix in [format!("{}/", at.location()), at.tasks(), at.quarantine()] {
-        let keys: Vec<String> = list_all(ports.objects.as_ref(), &prefix).await.map_err(|e| *e)?.into_iter().map(|o| o.key).collect();
+        let keys: Vec<String> =
+            list_all(ports.objects.as_ref(), &prefix).await.map_err(|e| *e)?.into_iter().map(|o| o.key).collect();
         gone += keys.len() as u64;
         ports.objects.delete(&keys).await.map_err(|e| *e)?;
     }

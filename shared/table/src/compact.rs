@@ -30,10 +30,7 @@ use siltstone_lsm::{
     section::Section,
     task::{CompactTask as Plan, TaskOptions},
 };
-use siltstone_store::{
-    buffered::BufferedUpload,
-    object::PutMode,
-};
+use siltstone_store::{buffered::BufferedUpload, object::PutMode};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -157,7 +154,8 @@ pub async fn compact_bucket(
     };
     let deadline_ms = deadline_ms.saturating_sub(limits.reserve_ms);
     let result = rewrite(table, &entries, &plan, output_level, drop_deletes, deadline_ms, limits).await?;
-    commit(table, &entries, plan, result, Facts { reason, output_level, partition, bucket, now, drop_deletes, runs_in }).await
+    commit(table, &entries, plan, result, Facts { reason, output_level, partition, bucket, now, drop_deletes, runs_in })
+        .await
 }
 
 fn refuse_unsupported(table: &Table) -> Result<()> {
@@ -207,8 +205,17 @@ async fn rewrite(
         if done.groups > 0 && table.ports.clock.now_ms() >= deadline_ms {
             break;
         }
-        let out = merge_group(table, group.clone(), open.clone(), output_level, drop_deletes, limits, &format!("{writer_id}-{}", done.groups), entries)
-            .await?;
+        let out = merge_group(
+            table,
+            group.clone(),
+            open.clone(),
+            output_level,
+            drop_deletes,
+            limits,
+            &format!("{writer_id}-{}", done.groups),
+            entries,
+        )
+        .await?;
         let late = table.ports.clock.now_ms() >= deadline_ms.saturating_add(limits.reserve_ms);
         if late {
             return Err(TableError::Unavailable(format!(
@@ -226,7 +233,10 @@ async fn rewrite(
     Ok(done)
 }
 
-#[expect(clippy::too_many_arguments, reason = "one private step of `rewrite`, named arguments read better than a struct used once")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one private step of `rewrite`, named arguments read better than a struct used once"
+)]
 async fn merge_group(
     table: &Table,
     group: Vec<Section>,
@@ -238,10 +248,14 @@ async fn merge_group(
     entries: &[ManifestEntry],
 ) -> Result<(Vec<DataFileMeta>, CompactStats)> {
     let mut settings = writer_settings(table, output_level);
-    settings.row_group_bytes = settings.row_group_bytes.min(usize::try_from(limits.memory_bytes / 8).unwrap_or(usize::MAX));
+    settings.row_group_bytes =
+        settings.row_group_bytes.min(usize::try_from(limits.memory_bytes / 8).unwrap_or(usize::MAX));
     let (prefix, layout) = (settings.prefix.clone(), table.layout.clone());
     let merge = MergeSettings { drop_deletes, ..MergeSettings::default() };
-    let name = { let (prefix, id) = (prefix.clone(), id.to_owned()); move |n: usize| format!("{prefix}{id}-{n}.parquet") };
+    let name = {
+        let (prefix, id) = (prefix.clone(), id.to_owned());
+        move |n: usize| format!("{prefix}{id}-{n}.parquet")
+    };
     let created = table.ports.clock.now_ms();
     let (send, mut receive) = mpsc::channel::<Result<CompactStep>>(4);
     let namer = name.clone();

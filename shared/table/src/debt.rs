@@ -66,7 +66,10 @@ impl CompactTask {
     /// [`TableError::Invalid`] naming the object when it is not a task.
     pub fn parse(object: &str, bytes: &[u8]) -> Result<Self> {
         if bytes.len() > TASK_BYTES_MAX {
-            return Err(TableError::invalid(format!("object {object} has {} bytes: not a compaction task", bytes.len())));
+            return Err(TableError::invalid(format!(
+                "object {object} has {} bytes: not a compaction task",
+                bytes.len()
+            )));
         }
         serde_json::from_slice(bytes)
             .map_err(|e| TableError::invalid(format!("object {object} is not a compaction task: {e}")))

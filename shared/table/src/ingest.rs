@@ -188,7 +188,11 @@ impl Ingest {
                 let feed = Feed::load(&self.ports, &self.at).await?;
                 let decoder = Decoder::new(&table.schema, &feed.decoder).map_err(|faults| {
                     let words: Vec<String> = faults.iter().map(ToString::to_string).collect();
-                    TableError::invalid(format!("the decoder of {} does not fit its schema: {}", self.at.name, words.join("; ")))
+                    TableError::invalid(format!(
+                        "the decoder of {} does not fit its schema: {}",
+                        self.at.name,
+                        words.join("; ")
+                    ))
                 })?;
                 let warm = Arc::new(Warm { table, feed, decoder, slots: Mutex::default() });
                 *self.warm.lock().unwrap_or_else(PoisonError::into_inner) = Some(warm.clone());
@@ -248,7 +252,11 @@ impl Ingest {
         self.quarantine(warm, shard, checkpoint.as_ref().map(|c| c.position), to, &typed.rejected).await?;
         let from = checkpoint.map(|c| c.position);
         let mut change = Change::new(
-            ChangeId::derive(&format!("{}/{shard}/{}..{to}", pointer.incarnation, from.map_or_else(String::new, |p| p.to_string()))),
+            ChangeId::derive(&format!(
+                "{}/{shard}/{}..{to}",
+                pointer.incarnation,
+                from.map_or_else(String::new, |p| p.to_string())
+            )),
             ChangeKind::Append,
             table.schema.id,
             started,
@@ -376,9 +384,10 @@ impl Ingest {
         // Files are made one at a time (memory); their uploads run side by side.
         let files: Vec<Written> = stream::iter(touched.iter().cloned().enumerate())
             .map(|(number, bucket)| {
-                let made = splitter.bucket_rows(batch, bucket).map_err(TableError::from).and_then(|rows| {
-                    self.make(table, rows, &settings, &changelog, &format!("{writer_id}-{number}"))
-                });
+                let made = splitter
+                    .bucket_rows(batch, bucket)
+                    .map_err(TableError::from)
+                    .and_then(|rows| self.make(table, rows, &settings, &changelog, &format!("{writer_id}-{number}")));
                 async move {
                     let written = made?;
                     for (key, bytes) in &written.objects {
@@ -456,7 +465,10 @@ struct Typed {
 
 fn position(record: &StreamRecord) -> Result<Position> {
     record.sequence.parse().map_err(|_| {
-        TableError::invalid(format!("`{}` is not a Kinesis sequence number", record.sequence.chars().take(80).collect::<String>()))
+        TableError::invalid(format!(
+            "`{}` is not a Kinesis sequence number",
+            record.sequence.chars().take(80).collect::<String>()
+        ))
     })
 }
 
@@ -562,7 +574,6 @@ fn kept_kind(table: &Table, change: &RowChange) -> Option<i8> {
         None => change.kind,
     };
     let retract = matches!(kind, RowKind::Delete | RowKind::UpdateBefore);
-    let dropped =
-        (retract && options.ignore_delete) || (kind == RowKind::UpdateBefore && options.ignore_update_before);
+    let dropped = (retract && options.ignore_delete) || (kind == RowKind::UpdateBefore && options.ignore_update_before);
     (!dropped).then_some(kind as i8)
 }

@@ -2,10 +2,7 @@
 //!
 //! Above: the functions and `silt`, thin. Below: `decode`, `lsm`, `commit`, `format` (pure) and the ports of `store`: here, and only
 //! here, engine, protocol and I/O meet.
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
 pub mod catalog;
 pub mod compact;

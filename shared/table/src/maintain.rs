@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use siltstone_commit::protocol::{self, ExpireOptions, SweepOptions};
 use siltstone_store::{
     item::{Attr, Item, ItemCondition},
-    mapping::{EventSourceMappings, MappingSettings},
+    mapping::{EventSourceMappings, MappingSettings, StartingPosition},
 };
 
 use crate::{
@@ -15,8 +15,8 @@ use crate::{
     debt::{CompactTask, put_task},
     driver::drive,
     error::{Result, TableError},
-    ports::Ports,
     name::TableRef,
+    ports::Ports,
     settings::Feed,
     table::Table,
 };
@@ -148,7 +148,31 @@ pub async fn sweep(table: &Table, dry_run: bool) -> Result<protocol::Swept> {
 /// What makes a mapping unsafe: late sub-batches would look like duplicates and be lost.
 #[must_use]
 pub fn mapping_faults(settings: &MappingSettings) -> Vec<String> {
-    settings.faults()
+    let mut faults = Vec::new();
+    let mut check = |bad: bool, fault: &str| {
+        if bad {
+            faults.push(fault.to_owned());
+        }
+    };
+    check(
+        settings.parallelization_factor.is_some_and(|n| n != 1),
+        "ParallelizationFactor must be 1: batches of one shard must come one at a time",
+    );
+    check(
+        settings.maximum_retry_attempts.is_some_and(|n| n != -1),
+        "MaximumRetryAttempts must be -1: a batch that is given up is lost",
+    );
+    check(
+        settings.maximum_record_age_seconds.is_some_and(|n| n != -1),
+        "MaximumRecordAgeInSeconds must be -1: an old record that is given up is lost",
+    );
+    check(settings.filters > 0, "FilterCriteria must be empty: filtered records leave gaps that look like losses");
+    check(settings.tumbling_window_seconds.is_some_and(|n| n != 0), "TumblingWindowInSeconds must be 0");
+    check(
+        settings.starting_position.is_some_and(|p| p != StartingPosition::TrimHorizon),
+        "StartingPosition must be TRIM_HORIZON: records before the mapping's creation would be skipped",
+    );
+    faults
 }
 
 /// Reads the real event source mapping, records what was seen, and returns its faults. `ingest` fails closed while the record is
@@ -171,7 +195,9 @@ pub async fn check_mapping(
     let mut faults: Vec<String> = match own.as_slice() {
         [] => vec![format!("function {function} has no event source mapping for {}", feed.stream_arn)],
         [one] => mapping_faults(one),
-        several => vec![format!("function {function} has {} mappings for {}: keep one", several.len(), feed.stream_arn)],
+        several => {
+            vec![format!("function {function} has {} mappings for {}: keep one", several.len(), feed.stream_arn)]
+        }
     };
     faults.sort();
     let text = serde_json::to_string(&faults).map_err(|e| TableError::Bug(e.to_string()))?;
@@ -200,6 +226,11 @@ pub async fn require_mapping(ports: &Ports, at: &TableRef, stream_arn: &str) -> 
     if text("stream") != stream_arn {
         return refuse(format!("the checked mapping is of {}, not of {stream_arn}", text("stream")));
     }
-    let faults: Vec<String> = serde_json::from_str(text("faults")).unwrap_or_else(|_| vec!["unreadable record".to_owned()]);
-    if faults.is_empty() { Ok(()) } else { refuse(format!("the event source mapping is unsafe: {}", faults.join("; "))) }
+    let faults: Vec<String> =
+        serde_json::from_str(text("faults")).unwrap_or_else(|_| vec!["unreadable record".to_owned()]);
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        refuse(format!("the event source mapping is unsafe: {}", faults.join("; ")))
+    }
 }

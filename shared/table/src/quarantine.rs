@@ -59,6 +59,9 @@ pub async fn list(table: &Table) -> Result<Vec<QuarantinedRecord>> {
 /// [`TableError::NotFound`] when there is none.
 pub async fn find(table: &Table, position: &str) -> Result<QuarantinedRecord> {
     list(table).await?.into_iter().find(|r| r.position() == position).ok_or_else(|| {
-        TableError::NotFound(format!("no quarantined record at {position}; `silt quarantine list {}` shows positions", table.at.name))
+        TableError::NotFound(format!(
+            "no quarantined record at {position}; `silt quarantine list {}` shows positions",
+            table.at.name
+        ))
     })
 }

@@ -9,11 +9,7 @@ use std::sync::Arc;
 use arrow::array::{Array, RecordBatch};
 use siltstone_commit::manifests::Scope;
 use siltstone_format::{
-    bucket::Bucketer,
-    compare::KeyComparator,
-    id::SnapshotId,
-    manifest::ManifestEntry,
-    options::ChangelogProducer,
+    bucket::Bucketer, compare::KeyComparator, id::SnapshotId, manifest::ManifestEntry, options::ChangelogProducer,
     value::Value,
 };
 use siltstone_lsm::{
@@ -59,7 +55,11 @@ pub struct ScannedRow {
 ///
 /// # Errors
 /// When the snapshot does not exist, an object is missing or damaged, or a service does not answer.
-pub async fn scan(table: &Table, request: &ScanRequest, mut sink: impl FnMut(ScannedRow) -> bool + Send) -> Result<u64> {
+pub async fn scan(
+    table: &Table,
+    request: &ScanRequest,
+    mut sink: impl FnMut(ScannedRow) -> bool + Send,
+) -> Result<u64> {
     let Some(snapshot) = table.snapshot(request.snapshot).await? else { return Ok(0) };
     let wanted = Wanted::new(table, &request.filter)?;
     let entries = state::live_files(table, &snapshot, Scope::Everything).await?;
@@ -236,9 +236,10 @@ impl<'a> Wanted<'a> {
         bucket: siltstone_format::id::Bucket,
         files: &[ManifestEntry],
     ) -> Result<bool> {
-        let partition_fits = self.partition.iter().zip(partition).all(|(&column, value)| {
-            self.filter.terms.iter().filter(|t| t.column == column).all(|t| t.accepts(value))
-        });
+        let partition_fits =
+            self.partition.iter().zip(partition).all(|(&column, value)| {
+                self.filter.terms.iter().filter(|t| t.column == column).all(|t| t.accepts(value))
+            });
         if !partition_fits {
             return Ok(false);
         }

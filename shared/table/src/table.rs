@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use siltstone_commit::{
-    context::{Authority, Settings, TableContext},
+    context::{Authority, TableContext},
     io::{Attr, ItemName, ItemRecord},
     pointer::Pointer,
 };
@@ -82,14 +82,8 @@ impl Table {
         let schema = Arc::new(read_schema(ports, &location, schema_id).await?);
         let options = Arc::new(TableOptions::for_purpose(&schema, purpose)?);
         let layout = FileLayout::new(schema.clone())?;
-        let mut context = TableContext::new(location.clone(), schema.clone());
+        let mut context = TableContext::new(location.clone(), schema.clone())?;
         context.authority = authority;
-        context.settings = Settings {
-            max_attempts: options.commit.max_retries.max(1),
-            manifest_target_size: u64::try_from(options.manifests.target_size).unwrap_or(u64::MAX),
-            manifest_full_threshold: u64::try_from(options.manifests.full_compaction_threshold).unwrap_or(u64::MAX),
-            manifest_merge_min_count: options.manifests.merge_min_count,
-        };
         let paths = Arc::new(options.partition_paths(&schema));
         Ok(Self { ports: ports.clone(), at: at.clone(), location, schema, options, layout, context, paths })
     }
