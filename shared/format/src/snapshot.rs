@@ -165,6 +165,20 @@ impl Snapshot {
     }
 }
 
+/// The first snapshot that a consumer (`consumer/consumer-<id>`) still has to read: expiry keeps it and all later ones.
+///
+/// # Errors
+/// Corrupt when the object is not `{"nextSnapshot": N}`.
+pub fn consumer_position(object: &str, bytes: &[u8]) -> Result<SnapshotId> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Consumer {
+        next_snapshot: SnapshotId,
+    }
+    let consumer: Consumer = serde_json::from_slice(bytes).map_err(|e| FormatError::corrupt(object, e.to_string()))?;
+    Ok(consumer.next_snapshot)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,6 +222,25 @@ mod tests {
         }
         let newer = JAVA.replacen("\"version\" : 3", "\"version\" : 4", 1);
         assert_eq!(Snapshot::from_json("snapshot-7", newer.as_bytes()).unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn consumers_say_where_they_are() {
+        assert_eq!(consumer_position("c", br#"{"nextSnapshot": 7, "x": 1}"#), Ok(SnapshotId(7)));
+        assert_eq!(consumer_position("c", b"{}").unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    /// A tag is a snapshot with two fields of its own.
+    #[test]
+    fn tags_read_as_snapshots_and_keep_their_own_fields() {
+        let tag = JAVA.replacen(
+            "\"ratio\": 0.1",
+            "\"tagCreateTime\": [2024,1,2,3,4,5,6], \"tagTimeRetained\": 86400.000000000",
+            1,
+        );
+        let snapshot = Snapshot::from_json("t/tag/tag-v1", tag.as_bytes()).unwrap();
+        assert!(snapshot.other.contains_key("tagCreateTime"));
+        assert_eq!(Snapshot::from_json("t/tag/tag-v1", &snapshot.to_json()).unwrap(), snapshot);
     }
 
     #[test]

@@ -44,6 +44,29 @@ pub fn open<R: ChunkReader + 'static>(
     file_schema: &TableSchema,
     layout: &FileLayout,
 ) -> Result<FileBatches, LsmError> {
+    open_as(source, meta, file_schema, layout, true)
+}
+
+/// Opens a changelog file: as [`open`], but a key may stand more than once.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_changelog<R: ChunkReader + 'static>(
+    source: R,
+    meta: &DataFileMeta,
+    file_schema: &TableSchema,
+    layout: &FileLayout,
+) -> Result<FileBatches, LsmError> {
+    open_as(source, meta, file_schema, layout, false)
+}
+
+fn open_as<R: ChunkReader + 'static>(
+    source: R,
+    meta: &DataFileMeta,
+    file_schema: &TableSchema,
+    layout: &FileLayout,
+    unique_keys: bool,
+) -> Result<FileBatches, LsmError> {
     let object = meta.file_name.as_str();
     if !object.ends_with(".parquet") {
         return Err(LsmError::Unsupported {
@@ -72,6 +95,7 @@ pub fn open<R: ChunkReader + 'static>(
         layout: layout.clone(),
         encoder: KeyEncoder::new(layout)?,
         meta: meta.clone(),
+        unique_keys,
         last: None,
         read: 0,
         done: false,
@@ -133,6 +157,8 @@ pub struct FileBatches {
     layout: FileLayout,
     encoder: KeyEncoder,
     meta: DataFileMeta,
+    /// False for changelogs.
+    unique_keys: bool,
     last: Option<(KeyColumns, usize)>,
     read: i64,
     done: bool,
@@ -222,6 +248,9 @@ impl FileBatches {
         let (min, max) = (self.meta.min_sequence_number.0, self.meta.max_sequence_number.0);
         if let Some(bad) = outside(&batch.sequence, min, max) {
             return self.fail(format!("sequence number {bad} is outside its manifest entry's range {min}..={max}"));
+        }
+        if !self.unique_keys {
+            return Ok(());
         }
         let keys = self.encoder.encode(&batch.values)?;
         let ascends = match &self.last {

@@ -10,6 +10,7 @@ mod reader;
 mod tests;
 mod writer;
 
+pub(crate) use self::reader::compare_stored;
 pub use self::{
     reader::decode_row,
     writer::{encode_fields, encode_row},

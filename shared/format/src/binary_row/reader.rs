@@ -3,6 +3,8 @@
 //! Below: `layout`. Invariants: 1. no offset, length or count leads outside the bytes; 2. values made are bounded by the row's
 //! length, although a damaged row may point many slots at the same bytes.
 
+use std::cmp::Ordering;
+
 use super::layout::{
     INLINE_LENGTH, ROW_HEADER_BITS, array_header, element_size, is_wide_decimal, is_wide_timestamp, row_header,
 };
@@ -27,6 +29,31 @@ pub fn decode_row(object: &str, row: &StoredRow, types: &[DataType]) -> Result<V
     let mut budget = row.bytes.len().saturating_mul(2).saturating_add(types.len());
     read_row(&row.bytes, types.iter(), types.len(), &mut budget)
         .map_err(|detail| FormatError::corrupt(object, format!("a row: {detail}")))
+}
+
+/// The order of two rows of leaf types, column by column, as [`crate::value::compare_rows`] of the decoded rows; nothing is copied.
+/// `None` when a row does not hold such columns.
+pub(crate) fn compare_stored(a: &StoredRow, b: &StoredRow, types: &[DataType]) -> Option<Ordering> {
+    let container =
+        |row: &'_ StoredRow| (usize::try_from(row.arity) == Ok(types.len())).then_some(row_header(types.len()));
+    let slots = container(a).and(container(b))?;
+    let [a, b] = [a, b].map(|row| Container { bytes: &row.bytes, slots, slot_size: 8, null_bits: ROW_HEADER_BITS });
+    // Leaf values need no budget beyond their own length: they are only looked at.
+    for (i, data_type) in types.iter().enumerate() {
+        let order = match data_type.kind {
+            TypeKind::Char(_) | TypeKind::VarChar(_) | TypeKind::Binary(_) | TypeKind::VarBinary(_) => {
+                a.look(i)?.cmp(&b.look(i)?)
+            }
+            _ => a
+                .read(i, &data_type.kind, &mut unlimited())
+                .ok()?
+                .compare(&b.read(i, &data_type.kind, &mut unlimited()).ok()?),
+        };
+        if order.is_ne() {
+            return Some(order);
+        }
+    }
+    Some(Ordering::Equal)
 }
 
 type Fault = &'static str;
@@ -76,10 +103,22 @@ fn read_map(bytes: &[u8], key: &TypeKind, value: &TypeKind, budget: &mut usize) 
 }
 
 impl<'a> Container<'a> {
+    /// The bytes of a string or byte value in place; inside: `None` for null, which sorts first.
+    fn look(&self, i: usize) -> Option<Option<&'a [u8]>> {
+        if self.is_null(i).ok()? {
+            return Some(None);
+        }
+        self.bytes_at(self.slots + i * self.slot_size, &mut unlimited()).ok().map(Some)
+    }
+
+    fn is_null(&self, i: usize) -> std::result::Result<bool, Fault> {
+        let bit = self.null_bits + i;
+        Ok(self.bytes.get(bit / 8).ok_or(SHORT)? >> (bit % 8) & 1 == 1)
+    }
+
     fn read(&self, i: usize, kind: &TypeKind, budget: &mut usize) -> std::result::Result<Value, Fault> {
         spend(budget, 1)?;
-        let bit = self.null_bits + i;
-        if self.bytes.get(bit / 8).ok_or(SHORT)? >> (bit % 8) & 1 == 1 {
+        if self.is_null(i)? {
             return Ok(Value::Null);
         }
         let at = self.slots + i * self.slot_size;
@@ -161,6 +200,11 @@ fn sign_extended(bytes: &[u8]) -> std::result::Result<i128, Fault> {
     };
     let start = if *first >= 0x80 { -1 } else { 0 };
     Ok(bytes.iter().fold(start, |value: i128, byte| value << 8 | i128::from(*byte)))
+}
+
+/// A budget for values that are looked at and dropped.
+const fn unlimited() -> usize {
+    usize::MAX
 }
 
 fn spend(budget: &mut usize, cost: usize) -> std::result::Result<(), Fault> {

@@ -75,6 +75,13 @@ impl PartitionPaths {
             (Value::Date(v), TypeKind::Date) => date_text(i64::from(*v)),
             (Value::Time(v), TypeKind::Time(p)) => time_text(*v, *p),
             (Value::Decimal(v), TypeKind::Decimal { scale, .. }) => decimal_text(*v, *scale),
+            (Value::Timestamp { .. }, TypeKind::LocalTimestamp(_)) if !self.legacy_name => {
+                let what = format!("partition column `{name}` of type {kind} with partition.legacy-name = false");
+                return Err(FormatError::unsupported(
+                    what,
+                    "its directory depends on each writer's time zone: partition by DATE instead",
+                ));
+            }
             (Value::Timestamp { millis, nanos }, TypeKind::Timestamp(p) | TypeKind::LocalTimestamp(p)) => {
                 if self.legacy_name { legacy_timestamp(*millis, *nanos) } else { timestamp_text(*millis, *nanos, *p) }
             }
@@ -290,6 +297,9 @@ mod tests {
             assert!(paths(&[name], true).path(&[value]).is_err(), "{name}");
         }
         assert!(paths(&["INT"], true).path(&[]).is_err());
+        let zoned = [Value::Timestamp { millis: 0, nanos: 0 }];
+        assert_eq!(paths(&["TIMESTAMP_LTZ(3)"], true).path(&zoned).unwrap(), "p0=1970-01-01T00%3A00");
+        assert!(paths(&["TIMESTAMP_LTZ(3)"], false).path(&zoned).is_err());
     }
 
     #[test]

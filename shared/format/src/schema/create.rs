@@ -7,11 +7,14 @@ use std::collections::BTreeMap;
 
 use super::{Field, TableSchema};
 use crate::{
-    error::Result,
+    error::{FormatError, Result},
     id::{FieldId, SchemaId},
     schema::CURRENT_SCHEMA_VERSION,
     types::{DataType, TypeKind},
 };
+
+/// Java makes no table with this column; pypaimon does, so that reading allows it.
+const ROW_KIND_COLUMN: &str = "rowkind";
 
 /// A column of a table to be made; its id and the ids inside its type are given by [`TableSchema::create`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +53,12 @@ impl TableSchema {
         let mut last_id = -1;
         let mut fields = Vec::with_capacity(columns.len());
         for column in columns {
+            if column.name == ROW_KIND_COLUMN {
+                return Err(FormatError::invalid(
+                    "column `rowkind`",
+                    "Paimon's audit tables have a column of this name",
+                ));
+            }
             let id = next(&mut last_id);
             let mut data_type = column.data_type;
             assign_ids(&mut data_type, &mut last_id);

@@ -146,3 +146,12 @@ fn bucket_key_must_be_inside_the_trimmed_primary_key() {
         assert_eq!(make(wrong).unwrap_err().kind(), ErrorKind::Invalid, "{wrong}");
     }
 }
+
+#[test]
+fn names_that_java_keeps_for_itself_are_refused_for_new_tables() {
+    for name in ["rowkind", "_KEY_a", "_VALUE_KIND"] {
+        let columns = vec![column("k", "INT"), column(name, "INT")];
+        let made = TableSchema::create(columns, vec![], vec!["k".into()], BTreeMap::new(), None, 0);
+        assert_eq!(made.unwrap_err().kind(), ErrorKind::Invalid, "{name}");
+    }
+}

@@ -17,7 +17,7 @@ pub const CURRENT_SCHEMA_VERSION: i32 = 3;
 /// Prefix of the key columns of a data file; no user column may start with it.
 pub const KEY_COLUMN_PREFIX: &str = "_KEY_";
 /// System columns of Paimon; no user column may have one of these names.
-const SYSTEM_COLUMNS: [&str; 6] = ["_SEQUENCE_NUMBER", "_VALUE_KIND", "_LEVEL", "rowkind", "_ROW_ID", "_INDEX_SCORE"];
+const SYSTEM_COLUMNS: [&str; 4] = ["_SEQUENCE_NUMBER", "_VALUE_KIND", "_LEVEL", "_ROW_ID"];
 
 impl TableSchema {
     /// Checks every rule of a primary-key table's schema.

@@ -1,0 +1,164 @@
+//! The decoder of a table: payload in, row changes out.
+//!
+//! Neighbours: `payload` reads bytes, `plain` and `debezium` read messages, `mapping` makes rows, `guard` watches partitions.
+
+use std::fmt;
+
+use serde_json::{Map, Value as Json};
+use siltstone_format::{schema::TableSchema, types::DataType, value::Value};
+
+use crate::{
+    config::{ConfigFault, DecoderConfig, Format, TimeUnit},
+    convert::Form,
+    debezium,
+    guard::BatchGuard,
+    mapping::Mapping,
+    payload, plain,
+    reject::Reject,
+    time::Unit,
+};
+
+/// Kinds of a row change, with Paimon's byte values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(i8)]
+pub enum RowKind {
+    /// +I
+    Insert = 0,
+    /// -U
+    UpdateBefore = 1,
+    /// +U
+    UpdateAfter = 2,
+    /// -D
+    Delete = 3,
+}
+
+impl RowKind {
+    /// The kind of a short name: `+I`, `-U`, `+U`, `-D` (Paimon's `rowkind.field`).
+    #[must_use]
+    pub fn from_short(text: &str) -> Option<Self> {
+        match text {
+            "+I" => Some(Self::Insert),
+            "-U" => Some(Self::UpdateBefore),
+            "+U" => Some(Self::UpdateAfter),
+            "-D" => Some(Self::Delete),
+            _ => None,
+        }
+    }
+}
+
+/// One change of one row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowChange {
+    /// Kind.
+    pub kind: RowKind,
+    /// Values in schema order.
+    pub row: Vec<Value>,
+}
+
+/// Messages that say nothing about rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum IgnoredKind {
+    /// No payload, or JSON null: Debezium's marker after a delete.
+    Tombstone,
+    /// A connector's sign of life.
+    Heartbeat,
+    /// A change of the source's schema.
+    SchemaChange,
+    /// Begin or end of a source transaction.
+    Transaction,
+    /// The source table was truncated: counted, since the rows stay here.
+    Truncate,
+    /// A logical decoding message.
+    LogicalMessage,
+}
+
+impl fmt::Display for IgnoredKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tombstone => "tombstone",
+            Self::Heartbeat => "heartbeat",
+            Self::SchemaChange => "schema-change",
+            Self::Transaction => "transaction",
+            Self::Truncate => "truncate",
+            Self::LogicalMessage => "logical-message",
+        })
+    }
+}
+
+/// What a payload says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decoded {
+    /// Rows changed, in this order.
+    Changes(Vec<RowChange>),
+    /// Nothing to do.
+    Ignored(IgnoredKind),
+    /// The record is bad.
+    Rejected(Reject),
+}
+
+/// A checked decoder. Keeps nothing between records.
+#[derive(Debug, Clone)]
+pub struct Decoder {
+    pub(crate) config: DecoderConfig,
+    pub(crate) mapping: Mapping,
+    pub(crate) partitions: Vec<(usize, DataType, String)>,
+}
+
+impl Decoder {
+    /// A decoder of `config` for `schema`.
+    ///
+    /// # Errors
+    /// All faults of the configuration together.
+    pub fn new(schema: &TableSchema, config: &DecoderConfig) -> Result<Self, Vec<ConfigFault>> {
+        let mapping = Mapping::new(schema, config)?;
+        let partitions = schema
+            .partition_keys
+            .iter()
+            .filter_map(|name| schema.fields.iter().position(|f| f.name == *name))
+            .filter_map(|i| schema.fields.get(i).map(|f| (i, f.data_type.clone(), f.name.clone())))
+            .collect();
+        Ok(Self { config: config.clone(), mapping, partitions })
+    }
+
+    /// A guard for one batch, which decodes its records and watches which partitions they open.
+    #[must_use]
+    pub fn batch_guard(&self) -> BatchGuard<'_> {
+        BatchGuard::new(self)
+    }
+
+    /// Decodes one payload.
+    #[must_use]
+    pub fn decode(&self, bytes: &[u8]) -> Decoded {
+        match self.try_decode(bytes) {
+            Ok(decoded) => decoded,
+            Err(reject) => Decoded::Rejected(reject),
+        }
+    }
+
+    fn try_decode(&self, bytes: &[u8]) -> Result<Decoded, Reject> {
+        if bytes.is_empty() {
+            return Ok(Decoded::Ignored(IgnoredKind::Tombstone));
+        }
+        let unpacked = payload::unpack(bytes, self.config.max_record_bytes)?;
+        let json = payload::json(&unpacked)?;
+        match self.config.format {
+            Format::Json => plain::decode(self, &json),
+            Format::DebeziumJson => debezium::decode(self, &json),
+        }
+    }
+
+    /// The form of numeric times that the configuration names.
+    pub(crate) fn configured_unit(&self) -> Option<Unit> {
+        self.config.timestamp_unit.map(|unit| match unit {
+            TimeUnit::Seconds => Unit::Seconds,
+            TimeUnit::Millis => Unit::Millis,
+            TimeUnit::Micros => Unit::Micros,
+            TimeUnit::Nanos => Unit::Nanos,
+        })
+    }
+}
+
+/// A function from a field and its column's type to how the field is written.
+pub(crate) type Forms<'a> = &'a dyn Fn(&str, &DataType) -> Form;
+/// A JSON object's fields.
+pub(crate) type Object = Map<String, Json>;

@@ -1,0 +1,83 @@
+//! Watches which partitions a batch opens: a broken timestamp must not open thousands of them.
+//!
+//! Neighbours: `decoder`. Invariants: 1. a rejected record opens nothing; 2. what is rejected depends on the batch alone, so a redelivered
+//! batch is rejected alike.
+
+use std::collections::HashSet;
+
+use siltstone_format::{types::TypeKind, value::Value};
+
+use crate::{
+    decoder::{Decoded, Decoder, RowChange},
+    reject::{Reject, RejectCode},
+    time,
+};
+
+/// Decodes the records of one batch.
+#[derive(Debug)]
+pub struct BatchGuard<'d> {
+    decoder: &'d Decoder,
+    opened: HashSet<String>,
+}
+
+impl<'d> BatchGuard<'d> {
+    pub(crate) fn new(decoder: &'d Decoder) -> Self {
+        Self { decoder, opened: HashSet::new() }
+    }
+
+    /// Decodes a payload that arrived at `arrival_ms` (ms since 1970).
+    pub fn decode(&mut self, bytes: &[u8], arrival_ms: i64) -> Decoded {
+        let decoded = self.decoder.decode(bytes);
+        if self.decoder.partitions.is_empty() {
+            return decoded;
+        }
+        match &decoded {
+            Decoded::Changes(changes) => match self.admit(changes, arrival_ms) {
+                Ok(()) => decoded,
+                Err(reject) => Decoded::Rejected(reject),
+            },
+            _ => decoded,
+        }
+    }
+
+    fn admit(&mut self, changes: &[RowChange], arrival_ms: i64) -> Result<(), Reject> {
+        let limits = self.decoder.config.partitions;
+        let mut opened = Vec::new();
+        for change in changes {
+            let mut name = String::new();
+            for (column, data_type, label) in &self.decoder.partitions {
+                let Some(value) = change.row.get(*column) else { continue };
+                if let Some(day) = day_of(value, &data_type.kind) {
+                    let distance = day - arrival_ms.div_euclid(86_400_000);
+                    if distance < -limits.days_back || distance > limits.days_ahead {
+                        let detail = format!(
+                            "lies {distance} days from the record's arrival; {} back and {} ahead are taken",
+                            limits.days_back, limits.days_ahead
+                        );
+                        return Err(Reject::new(RejectCode::ImplausiblePartition, detail).at(label));
+                    }
+                }
+                name.push_str(&format!("{value:?}/"));
+            }
+            if !self.opened.contains(&name) {
+                opened.push(name);
+            }
+        }
+        if self.opened.len() + opened.len() > limits.per_batch {
+            let detail = format!("its batch touches more than {} partitions", limits.per_batch);
+            return Err(Reject::new(RejectCode::ImplausiblePartition, detail));
+        }
+        self.opened.extend(opened);
+        Ok(())
+    }
+}
+
+/// The day that a partition value stands for, where it stands for one.
+fn day_of(value: &Value, kind: &TypeKind) -> Option<i64> {
+    match (value, kind) {
+        (Value::Date(days), _) => Some(i64::from(*days)),
+        (Value::Timestamp { millis, .. }, _) => Some(millis.div_euclid(86_400_000)),
+        (Value::String(text), _) => time::parse_date(text),
+        _ => None,
+    }
+}

@@ -1,0 +1,160 @@
+//! Dates and times from text and numbers, exactly.
+//!
+//! Neighbours: `convert`. Calendar arithmetic is Howard Hinnant's `days_from_civil`. Invariant: 1. what does not fit the wanted precision
+//! is refused, not rounded.
+
+use siltstone_format::value::Value;
+
+/// Nanoseconds of a day.
+const DAY_NANOS: i128 = 86_400_000_000_000;
+
+/// Units of numeric times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Days,
+    Seconds,
+    Millis,
+    Micros,
+    Nanos,
+}
+
+impl Unit {
+    pub(crate) fn nanos(self) -> i128 {
+        match self {
+            Self::Days => DAY_NANOS,
+            Self::Seconds => 1_000_000_000,
+            Self::Millis => 1_000_000,
+            Self::Micros => 1_000,
+            Self::Nanos => 1,
+        }
+    }
+}
+
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let y = if month <= 2 { year - 1 } else { year };
+    let era = y.div_euclid(400);
+    let yoe = y.rem_euclid(400);
+    let doy = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+    era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468
+}
+
+/// A day number as `YYYY-MM-DD`.
+pub(crate) fn show_date(days: i64) -> String {
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let doe = z.rem_euclid(146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 };
+    format!("{:04}-{month:02}-{:02}", yoe + era * 400 + i64::from(month <= 2), doy - (153 * mp + 2) / 5 + 1)
+}
+
+fn month_days(year: i64, month: i64) -> i64 {
+    match month {
+        4 | 6 | 9 | 11 => 30,
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        _ => 31,
+    }
+}
+
+fn digits(text: &str, min: usize, max: usize) -> Option<i64> {
+    ((min..=max).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
+/// Days since 1970 of `YYYY-MM-DD`.
+pub(crate) fn parse_date(text: &str) -> Option<i64> {
+    let mut parts = text.splitn(3, '-');
+    let (y, m, d) = (digits(parts.next()?, 4, 6)?, digits(parts.next()?, 2, 2)?, digits(parts.next()?, 2, 2)?);
+    ((1..=12).contains(&m) && d >= 1 && d <= month_days(y, m)).then(|| days_from_civil(y, m, d))
+}
+
+/// Nanoseconds of the day of `HH:MM[:SS[.fraction]]`.
+pub(crate) fn parse_time(text: &str) -> Option<i128> {
+    let (clock, fraction) = text.split_once('.').map_or((text, None), |(c, f)| (c, Some(f)));
+    let mut parts = clock.splitn(3, ':');
+    let (h, m) = (digits(parts.next()?, 2, 2)?, digits(parts.next()?, 2, 2)?);
+    let s = parts.next().map_or(Some(0), |s| digits(s, 2, 2))?;
+    let nanos = match fraction {
+        None => 0,
+        Some(f) => digits(f, 1, 9)? * 10i64.pow(9 - u32::try_from(f.len()).ok()?),
+    };
+    (h < 24 && m < 60 && s < 60).then(|| i128::from((h * 60 + m) * 60 + s) * 1_000_000_000 + i128::from(nanos))
+}
+
+/// Nanoseconds since 1970 of an ISO date-time, with `Z` or an offset where one is given, and whether one was.
+pub(crate) fn parse_timestamp(text: &str) -> Option<(i128, bool)> {
+    let (date, rest) = text.split_once(['T', ' '])?;
+    let (clock, offset_minutes, zoned) = match rest.find(['Z', 'z', '+', '-']) {
+        None => (rest, 0, false),
+        Some(place) => {
+            let (clock, zone) = rest.split_at(place);
+            (clock, parse_offset(zone)?, true)
+        }
+    };
+    let nanos = i128::from(parse_date(date)?) * DAY_NANOS + parse_time(clock)?;
+    Some((nanos - i128::from(offset_minutes) * 60_000_000_000, zoned))
+}
+
+fn parse_offset(zone: &str) -> Option<i64> {
+    if zone.eq_ignore_ascii_case("z") {
+        return Some(0);
+    }
+    let sign = if zone.starts_with('-') { -1 } else { 1 };
+    let zone = zone.get(1..)?;
+    let (h, m) = match zone.split_once(':') {
+        Some((h, m)) => (digits(h, 2, 2)?, digits(m, 2, 2)?),
+        None if zone.len() == 4 => (digits(zone.get(..2)?, 2, 2)?, digits(zone.get(2..)?, 2, 2)?),
+        None => (digits(zone, 2, 2)?, 0),
+    };
+    (h <= 18 && m < 60).then_some(sign * (h * 60 + m))
+}
+
+/// The nanoseconds that one step of a time of `precision` digits has.
+pub(crate) fn step(precision: u8) -> i128 {
+    10i128.pow(9u32.saturating_sub(u32::from(precision)))
+}
+
+/// A timestamp value of `precision` digits; `None` when digits would be lost or the year is beyond reach.
+pub(crate) fn timestamp(nanos: i128, precision: u8) -> Option<Value> {
+    if nanos.rem_euclid(step(precision)) != 0 {
+        return None;
+    }
+    let millis = i64::try_from(nanos.div_euclid(1_000_000)).ok()?;
+    // What microsecond columns can hold: about the years -290,000 to 294,000; nanosecond columns 1677 to 2262.
+    let limit = if precision > 6 { i64::MAX / 1_000_000 } else { i64::MAX / 1_000 };
+    (-limit..=limit)
+        .contains(&millis)
+        .then_some(Value::Timestamp { millis, nanos: u32::try_from(nanos.rem_euclid(1_000_000)).ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_checked_against_the_calendar() {
+        assert_eq!(parse_date("1970-01-01"), Some(0));
+        assert_eq!(parse_date("2024-02-29"), Some(19_782));
+        assert_eq!(parse_date("1969-12-31"), Some(-1));
+        for days in [-719_468, -1, 0, 59, 19_782, 2_932_896] {
+            assert_eq!(parse_date(&show_date(days)), Some(days));
+        }
+        for bad in ["2023-02-29", "2024-13-01", "2024-00-10", "2024-1-1", "24-01-01", "x", "2024-01-01T"] {
+            assert_eq!(parse_date(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn timestamps_know_offsets_and_refuse_to_lose_digits() {
+        let nanos = |t| parse_timestamp(t).map(|(n, _)| n);
+        assert_eq!(nanos("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(nanos("1970-01-01 02:00:00+02:00"), Some(0));
+        assert_eq!(nanos("1969-12-31T23:59:59.5"), Some(-500_000_000));
+        assert_eq!(nanos("1970-01-01T00:00"), Some(0));
+        assert_eq!(nanos("1970-01-01T24:00:00"), None);
+        assert_eq!(timestamp(-1_000, 6), Some(Value::Timestamp { millis: -1, nanos: 999_000 }));
+        assert_eq!(timestamp(1_000, 3), None, "a microsecond does not fit milliseconds");
+    }
+}

@@ -1,0 +1,264 @@
+//! Reads a table: the newest version of every row, merged on read, or its changelog.
+//!
+//! Neighbours: `state` says which files, `lsm` merges them, `silt scan` and tests print. Partitions, buckets and key ranges that cannot
+//! hold a match are skipped; rows are filtered after the merge, never before (an older version might match).
+//! Invariants: 1. a key is returned at most once; 2. rows whose newest kind is -U or -D are not returned.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, RecordBatch};
+use siltstone_commit::manifests::Scope;
+use siltstone_format::{
+    bucket::Bucketer,
+    compare::KeyComparator,
+    id::SnapshotId,
+    manifest::ManifestEntry,
+    value::Value,
+};
+use siltstone_lsm::{
+    batch::{INSERT, UPDATE_AFTER},
+    compact::run_batches,
+    merge::{DropDeletes, Merge, MergeSettings},
+    rows::value_at,
+    section::sections,
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    error::{Result, TableError},
+    filter::Filter,
+    open_files::opener,
+    state,
+    table::Table,
+};
+
+/// What to read.
+#[derive(Debug, Clone, Default)]
+pub struct ScanRequest {
+    /// Snapshot, or the current one.
+    pub snapshot: Option<SnapshotId>,
+    /// Rows to keep.
+    pub filter: Filter,
+    /// At most so many rows.
+    pub limit: Option<usize>,
+}
+
+/// A row of a scan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScannedRow {
+    /// Row kind: +I for table rows; as written for changelogs.
+    pub kind: i8,
+    /// LSM sequence number.
+    pub sequence: i64,
+    /// Values in schema order.
+    pub values: Vec<Value>,
+}
+
+/// Reads rows and hands each to `sink`; stops early when it returns false.
+///
+/// # Errors
+/// When the snapshot does not exist, an object is missing or damaged, or a service does not answer.
+pub async fn scan(table: &Table, request: &ScanRequest, mut sink: impl FnMut(ScannedRow) -> bool + Send) -> Result<u64> {
+    let Some(snapshot) = table.snapshot(request.snapshot).await? else { return Ok(0) };
+    let wanted = Wanted::new(table, &request.filter)?;
+    let entries = state::live_files(table, &snapshot, Scope::All).await?;
+    let mut read = 0u64;
+    for ((partition, bucket), files) in state::by_bucket(entries) {
+        if !wanted.bucket(&table.partition_values(&partition)?, bucket, &files)? {
+            continue;
+        }
+        let left = request.limit.map(|limit| limit.saturating_sub(usize::try_from(read).unwrap_or(usize::MAX)));
+        if left == Some(0) {
+            break;
+        }
+        let mut batches = merged(table, files).await?;
+        while let Some(batch) = batches.recv().await {
+            let batch = batch?;
+            for row in 0..batch.values.num_rows() {
+                let values = row_values(&batch.values, row);
+                if !request.filter.accepts(&values) {
+                    continue;
+                }
+                read += 1;
+                let kind = INSERT;
+                let more = sink(ScannedRow { kind, sequence: batch.sequence.value(row), values });
+                if !more || request.limit.is_some_and(|limit| read >= limit as u64) {
+                    return Ok(read);
+                }
+            }
+        }
+    }
+    Ok(read)
+}
+
+/// Changelog rows of one snapshot, or of all snapshots in order.
+///
+/// # Errors
+/// As [`scan`]; [`TableError::Invalid`] for a table whose `changelog-producer` writes none.
+pub async fn changelog(
+    table: &Table,
+    request: &ScanRequest,
+    mut sink: impl FnMut(SnapshotId, ScannedRow) -> bool + Send,
+) -> Result<u64> {
+    if table.schema.options.get("changelog-producer").is_none_or(|p| p == "none") {
+        return Err(TableError::invalid(format!(
+            "{} writes no changelog (changelog-producer = none): create it with --option changelog-producer=input",
+            table.at.name
+        )));
+    }
+    let ids = match request.snapshot {
+        Some(id) => vec![id],
+        None => state::snapshot_ids(table).await?,
+    };
+    let mut read = 0u64;
+    for id in ids {
+        let snapshot = state::read_snapshot(table, id).await?;
+        let files = state::delta_files(table, &snapshot).await?.changelog;
+        for entry in files {
+            let mut batches = raw(table, entry).await?;
+            while let Some(batch) = batches.recv().await {
+                let batch = batch?;
+                for row in 0..batch.values.num_rows() {
+                    let values = row_values(&batch.values, row);
+                    if !request.filter.accepts(&values) {
+                        continue;
+                    }
+                    read += 1;
+                    let row = ScannedRow { kind: batch.kind.value(row), sequence: batch.sequence.value(row), values };
+                    if !sink(id, row) || request.limit.is_some_and(|limit| read >= limit as u64) {
+                        return Ok(read);
+                    }
+                }
+            }
+        }
+    }
+    Ok(read)
+}
+
+type Batches = mpsc::Receiver<Result<siltstone_lsm::batch::KeyValueBatch>>;
+
+/// Merges the files of one bucket on a blocking thread.
+async fn merged(table: &Table, files: Vec<ManifestEntry>) -> Result<Batches> {
+    let open = opener(table, &files).await?;
+    let layout = table.layout.clone();
+    let (send, receive) = mpsc::channel(2);
+    tokio::task::spawn_blocking(move || {
+        let keys = KeyComparator::new(layout.key_types());
+        let compare = |a: &_, b: &_| keys.compare(a, b);
+        for section in sections(state::files_of(&files), &compare) {
+            let runs = section.runs.into_iter().map(|run| run_batches(run, open.clone())).collect();
+            let settings = MergeSettings { drop_deletes: DropDeletes::All, ..MergeSettings::default() };
+            let merge = match Merge::new(&layout, runs, settings) {
+                Ok(merge) => merge,
+                Err(error) => {
+                    drop(send.blocking_send(Err(error.into())));
+                    return;
+                }
+            };
+            for batch in merge {
+                let failed = batch.is_err();
+                if send.blocking_send(batch.map_err(TableError::from)).is_err() || failed {
+                    return;
+                }
+            }
+        }
+    });
+    Ok(receive)
+}
+
+/// The rows of one changelog file as they stand.
+async fn raw(table: &Table, entry: ManifestEntry) -> Result<Batches> {
+    let schemas = crate::open_files::schemas_of(table, std::slice::from_ref(&entry)).await?;
+    let partition = table.partition_values(&entry.partition)?;
+    let key = table.data_key(&partition, entry.bucket, &entry.file.file_name)?;
+    let size = u64::try_from(entry.file.file_size).unwrap_or(0);
+    let source = crate::source::FileSource::open(&table.ports.objects, &key, size).await.map_err(|e| *e)?;
+    let layout = table.layout.clone();
+    let (send, receive) = mpsc::channel(2);
+    tokio::task::spawn_blocking(move || {
+        let Some(schema) = schemas.get(&entry.file.schema_id) else { return };
+        let batches = match siltstone_lsm::reader::open_changelog(source, &entry.file, schema, &layout) {
+            Ok(batches) => batches,
+            Err(error) => {
+                drop(send.blocking_send(Err(error.into())));
+                return;
+            }
+        };
+        for batch in batches {
+            let failed = batch.is_err();
+            if send.blocking_send(batch.map_err(TableError::from)).is_err() || failed {
+                return;
+            }
+        }
+    });
+    Ok(receive)
+}
+
+fn row_values(batch: &RecordBatch, row: usize) -> Vec<Value> {
+    batch.columns().iter().map(|c| value_at(Arc::clone(c).as_ref() as &dyn Array, row)).collect()
+}
+
+/// Whether a row of this kind adds (+I, +U).
+#[must_use]
+pub fn adds(kind: i8) -> bool {
+    kind == INSERT || kind == UPDATE_AFTER
+}
+
+/// Pruning by what a filter can match.
+struct Wanted<'a> {
+    filter: &'a Filter,
+    partition: Vec<usize>,
+    bucket_key: Vec<usize>,
+    key: Vec<usize>,
+    bucketer: Option<Bucketer>,
+    table: &'a Table,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(table: &'a Table, filter: &'a Filter) -> Result<Self> {
+        let bucket_key = table.schema.bucket_key_indices()?;
+        let pinned = bucket_key.iter().all(|&column| filter.equal_to(column).is_some());
+        let bucketer = if pinned { Some(table.bucketer()?) } else { None };
+        Ok(Self {
+            filter,
+            partition: table.schema.partition_indices(),
+            key: table.schema.trimmed_primary_key(),
+            bucket_key,
+            bucketer,
+            table,
+        })
+    }
+
+    fn bucket(
+        &self,
+        partition: &[Value],
+        bucket: siltstone_format::id::Bucket,
+        files: &[ManifestEntry],
+    ) -> Result<bool> {
+        let partition_fits = self.partition.iter().zip(partition).all(|(&column, value)| {
+            self.filter.terms.iter().filter(|t| t.column == column).all(|t| t.accepts(value))
+        });
+        if !partition_fits {
+            return Ok(false);
+        }
+        if let Some(bucketer) = &self.bucketer {
+            let values: Vec<Value> =
+                self.bucket_key.iter().filter_map(|&column| self.filter.equal_to(column).cloned()).collect();
+            let same_count = files.iter().all(|f| Some(f.total_buckets) == self.table.bucket_count());
+            if same_count && bucketer.bucket(&values)? != bucket {
+                return Ok(false);
+            }
+        }
+        let types = self.table.layout.key_types();
+        for entry in files {
+            let min = siltstone_format::binary_row::decode_row(&entry.file.file_name, &entry.file.min_key, &types)?;
+            let max = siltstone_format::binary_row::decode_row(&entry.file.file_name, &entry.file.max_key, &types)?;
+            // Only the first key column is ordered by itself.
+            let first = self.key.first().zip(min.first().zip(max.first()));
+            if first.is_none_or(|(&column, (low, high))| self.filter.may_accept_range(column, low, high)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

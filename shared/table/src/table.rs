@@ -1,0 +1,210 @@
+//! An opened table: where it is, what it looks like, and its current state.
+//!
+//! Neighbours: every use-case starts with [`Table::open`]; `state` reads snapshots and live files, `driver` runs protocols.
+//! Invariants: 1. the schema in use is the latest one the authority names; 2. options that Siltstone does not honour are refused for the
+//! purpose at hand before anything is read or written.
+
+use std::sync::Arc;
+
+use siltstone_commit::{
+    context::{Authority, TableContext},
+    io::{Attr, ItemName, ItemRecord},
+    pointer::Pointer,
+};
+use siltstone_format::{
+    data_file::StoredRow,
+    id::{Bucket, SchemaId, SnapshotId},
+    options::{Purpose, TableOptions},
+    path::{PartitionPaths, TableLocation},
+    schema::TableSchema,
+    snapshot::Snapshot,
+    value::Value,
+};
+use siltstone_lsm::layout::FileLayout;
+use siltstone_store::{
+    item::Attr as ItemAttr,
+    object::{ObjectErrorKind, list_all},
+};
+
+use crate::{
+    error::{Result, TableError},
+    name::TableRef,
+    ports::Ports,
+};
+
+/// An opened table. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Table {
+    /// The outside.
+    pub ports: Ports,
+    /// Name and warehouse.
+    pub at: TableRef,
+    /// Object keys.
+    pub location: TableLocation,
+    /// Latest schema.
+    pub schema: Arc<TableSchema>,
+    /// Its options, typed.
+    pub options: Arc<TableOptions>,
+    /// Shape of data files written now.
+    pub layout: FileLayout,
+    /// For the protocols.
+    pub context: TableContext,
+    paths: Arc<PartitionPaths>,
+}
+
+impl Table {
+    /// Opens a table for a purpose.
+    ///
+    /// # Errors
+    /// [`TableError::NotFound`] without a table; [`TableError::Format`] for a damaged schema or an option that must be refused.
+    pub async fn open(ports: &Ports, at: &TableRef, authority: Authority, purpose: Purpose) -> Result<Self> {
+        let location = TableLocation::new(&at.location())?;
+        let schema_id = match authority {
+            Authority::Pointer => load_pointer(ports, at, &location).await?.0.schema_id,
+            Authority::Bare => latest_schema_id(ports, at, &location).await?,
+        };
+        Self::with_schema(ports, at, authority, purpose, schema_id).await
+    }
+
+    /// Opens a table whose latest schema id is known.
+    ///
+    /// # Errors
+    /// As [`Table::open`].
+    pub async fn with_schema(
+        ports: &Ports,
+        at: &TableRef,
+        authority: Authority,
+        purpose: Purpose,
+        schema_id: SchemaId,
+    ) -> Result<Self> {
+        let location = TableLocation::new(&at.location())?;
+        let schema = Arc::new(read_schema(ports, &location, schema_id).await?);
+        let options = Arc::new(TableOptions::from_schema(&schema, purpose)?);
+        let layout = FileLayout::new(schema.clone())?;
+        let mut context = TableContext::new(location.clone(), schema.clone());
+        context.authority = authority;
+        let paths = Arc::new(PartitionPaths::new(
+            &schema,
+            &options.partition_default_name,
+            options.partition_legacy_name,
+        ));
+        Ok(Self { ports: ports.clone(), at: at.clone(), location, schema, options, layout, context, paths })
+    }
+
+    /// The pointer as it is now, and the number of bytes its item has.
+    ///
+    /// # Errors
+    /// [`TableError::NotFound`] without a pointer.
+    pub async fn pointer(&self) -> Result<Pointer> {
+        Ok(load_pointer(&self.ports, &self.at, &self.location).await?.0)
+    }
+
+    /// The current snapshot: the pointer's, or the latest of a bare warehouse. `None` for a table without commits.
+    ///
+    /// # Errors
+    /// When pointer or snapshot cannot be read.
+    pub async fn current(&self) -> Result<Option<Snapshot>> {
+        match self.context.authority {
+            Authority::Pointer => Ok(self.pointer().await?.snapshot),
+            Authority::Bare => crate::state::latest_snapshot(self).await,
+        }
+    }
+
+    /// The current snapshot, or the one asked for.
+    ///
+    /// # Errors
+    /// [`TableError::NotFound`] when the snapshot asked for does not exist (never did, or expired).
+    pub async fn snapshot(&self, id: Option<SnapshotId>) -> Result<Option<Snapshot>> {
+        match id {
+            None => self.current().await,
+            Some(id) => crate::state::read_snapshot(self, id).await.map(Some),
+        }
+    }
+
+    /// Key of a data file.
+    ///
+    /// # Errors
+    /// When the partition's values have no path.
+    pub fn data_key(&self, partition: &[Value], bucket: Bucket, file_name: &str) -> Result<String> {
+        let path = self.paths.path(partition)?;
+        Ok(self.location.bucket_file(self.options.data_file_path_directory.as_deref(), &path, bucket, file_name))
+    }
+
+    /// Path of a partition, `k=v/...`, empty without partition keys.
+    ///
+    /// # Errors
+    /// When the partition's values have no path.
+    pub fn partition_path(&self, partition: &[Value]) -> Result<String> {
+        Ok(self.paths.path(partition)?)
+    }
+
+    /// Values of a partition row.
+    ///
+    /// # Errors
+    /// When the row is damaged.
+    pub fn partition_values(&self, row: &StoredRow) -> Result<Vec<Value>> {
+        let types = self.schema.types_at(&self.schema.partition_indices());
+        Ok(siltstone_format::binary_row::decode_row("partition row of a manifest entry", row, &types)?)
+    }
+}
+
+/// Reads and checks one schema.
+///
+/// # Errors
+/// [`TableError::NotFound`] naming the object when it is missing.
+pub async fn read_schema(ports: &Ports, location: &TableLocation, id: SchemaId) -> Result<TableSchema> {
+    let key = location.schema(id);
+    match ports.objects.get(&key).await {
+        Ok(object) => Ok(TableSchema::from_json(&key, &object.bytes)?),
+        Err(error) if error.kind() == ObjectErrorKind::NotFound => Err(TableError::NotFound(format!(
+            "schema object {key} is missing: the table cannot be read without it; restore the object or check the table name"
+        ))),
+        Err(error) => Err((*error).into()),
+    }
+}
+
+async fn latest_schema_id(ports: &Ports, at: &TableRef, location: &TableLocation) -> Result<SchemaId> {
+    let prefix = location.schema_prefix();
+    let objects = list_all(ports.objects.as_ref(), &prefix).await.map_err(|e| *e)?;
+    objects
+        .iter()
+        .filter_map(|o| o.key.rsplit('/').next().and_then(siltstone_format::path::parse_schema_name))
+        .max()
+        .ok_or_else(|| {
+            TableError::NotFound(format!(
+                "there is no table {} in warehouse {}/{} (no object {prefix}*)",
+                at.name,
+                ports.objects.bucket(),
+                at.warehouse
+            ))
+        })
+}
+
+/// The pointer of a table, with the size of its item in bytes.
+///
+/// # Errors
+/// [`TableError::NotFound`] without a pointer.
+pub async fn load_pointer(ports: &Ports, at: &TableRef, location: &TableLocation) -> Result<(Pointer, usize)> {
+    let item = ports.items.get(&at.partition(), ItemName::Pointer.as_str()).await?.ok_or_else(|| {
+        TableError::NotFound(format!(
+            "table {} has no pointer in {} (item {}); create it with `silt table create`",
+            at.name,
+            ports.items.table(),
+            at.partition()
+        ))
+    })?;
+    let size = item.size();
+    let attributes = item
+        .attributes
+        .into_iter()
+        .map(|(name, value)| {
+            let value = match value {
+                ItemAttr::S(s) => Attr::S(s),
+                ItemAttr::N(n) => Attr::N(n),
+                ItemAttr::B(b) => Attr::B(b.to_vec()),
+            };
+            (name, value)
+        })
+        .collect();
+    Ok((Pointer::from_record(&ItemRecord { rev: item.rev, attributes }, location)?, size))
+}
