@@ -1,8 +1,8 @@
 """Builds the functions with cargo-lambda and invokes them with a file of events/. Run by `tests/run lambda`, and with
 `--release` by `tests/run package`.
 
-The `lambda` lane uses the development profile and the host's compiler: it only links what the tests have compiled. Such a
-`bootstrap` runs here, not on AWS. `--release` builds what is deployed, x86_64 by the cross compiler that cargo-lambda
+The `lambda` lane builds with the profile `lambda-check` (no optimisation) and the host's compiler: cargo-lambda names a target,
+and so compiles every dependency again, which must be cheap. Such a `bootstrap` runs here, not on AWS. `--release` builds what is deployed, x86_64 by the cross compiler that cargo-lambda
 brings, and prints each size; arm64 as well where its Rust target is installed.
 """
 
@@ -123,7 +123,7 @@ def main() -> int:
             release(list(names.values()))
         else:
             folder = TARGET / "lambda"
-            build(list(names.values()), folder, "--compiler", "cargo")
+            build(list(names.values()), folder, "--compiler", "cargo", "--profile", "lambda-check")
             invoke(names, folder)
     except Wrong as e:
         print(f"failed: {e}")

@@ -1,3 +1,5 @@
+//! Table options: what is read, what is refused by name.
+
 use super::*;
 use crate::{avro::Compression, error::ErrorKind, schema::Column, types::DataType};
 
