@@ -26,7 +26,7 @@ pub struct SimpleStats {
 }
 
 /// Where a data file came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FileSource {
     /// Written by a writer; kept when the file is upgraded.
     Append,

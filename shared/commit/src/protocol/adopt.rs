@@ -98,24 +98,25 @@ async fn stands_on(
     Ok(one.files().map(manifests::file_key).eq(other.files().map(manifests::file_key)))
 }
 
-/// The pointer's snapshot is not on S3. That is an author who died before publishing, unless there is proof of more.
-pub(crate) async fn refuse_lost_snapshot(
-    io: &Io,
-    context: &TableContext,
-    pointer: &Pointer,
-) -> Result<(), CommitError> {
-    let Some(snapshot) = &pointer.snapshot else { return Ok(()) };
+/// The pointer's snapshot was not on S3. That is an author who died before publishing, unless there is proof of more. `false`: the
+/// pointer moved on while the proof was gathered, so it proves nothing; look again.
+pub(crate) async fn may_publish(io: &Io, context: &TableContext, pointer: &Pointer) -> Result<bool, CommitError> {
+    let Some(snapshot) = &pointer.snapshot else { return Ok(true) };
     let table = context.location.root().to_owned();
     let newest = tip::list_snapshots(io, steps::SETTLE_PROVE, context).await?.last().map(|(id, _)| *id);
-    if let Some(found) = newest.filter(|id| *id > snapshot.id) {
-        return Err(CommitError::PointerBehind { table, pointer: snapshot.id, found });
-    }
     // Java's rollback deletes the lists of what it rolls back; and N could not be committed before N-1 was published.
     let list = context.location.manifest(&snapshot.delta_manifest_list);
     let list_gone = io.head_all(steps::SETTLE_PROVE, &[list]).await?.pop().flatten().is_none();
+    // Only now: what was seen above is a proof if the pointer still said N afterwards.
+    if !tip::unchanged(io, context, pointer).await? {
+        return Ok(false);
+    }
+    if let Some(found) = newest.filter(|id| *id > snapshot.id) {
+        return Err(CommitError::PointerBehind { table, pointer: snapshot.id, found });
+    }
     let before_gone = snapshot.id > pointer.earliest && newest.is_none_or(|id| id.next() < snapshot.id);
     if pointer.published >= snapshot.id || list_gone || before_gone {
         return Err(CommitError::ForeignRollback { table, missing: snapshot.id });
     }
-    Ok(())
+    Ok(true)
 }

@@ -7,6 +7,7 @@
 mod adopt;
 mod bare;
 mod build;
+mod check;
 mod commit;
 mod create;
 mod expire;
@@ -28,6 +29,7 @@ use siltstone_format::{
 };
 
 pub use self::{
+    check::{Checked, Finding, Severity},
     expire::{ExpireOptions, Expired},
     rollback::RollbackTarget,
     sweep::{SweepOptions, Swept},
@@ -176,6 +178,13 @@ pub fn restore(context: &TableContext) -> Machine<Pointer> {
 pub fn repair_fork(context: &TableContext) -> Machine<Pointer> {
     let context = context.clone();
     Machine::new(move |io| async move { restore::repair_fork(io, context).await })
+}
+
+/// Reads everything that is reachable and says what is wrong; changes nothing.
+#[must_use]
+pub fn check(context: &TableContext) -> Machine<Checked> {
+    let context = context.clone();
+    Machine::new(move |io| async move { check::run(io, context).await })
 }
 
 /// Reserves (or finds) the sequence slot of a shard.

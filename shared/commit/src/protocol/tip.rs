@@ -79,12 +79,12 @@ async fn settle_once(io: &Io, context: &TableContext, pointer: Pointer) -> Resul
     let key = context.location.snapshot(version);
     let (tip, grown) = io.get_and_head(steps::SETTLE_TIP, key.clone(), above).await?;
     match tip {
-        None if unchanged(io, context, &pointer).await? => {
-            adopt::refuse_lost_snapshot(io, context, &pointer).await?;
-            publish::publish(io, context, &pointer).await?;
+        None => {
+            if adopt::may_publish(io, context, &pointer).await? {
+                publish::publish(io, context, &pointer).await?;
+            }
             Ok(None)
         }
-        None => Ok(None),
         Some(object) if !same_snapshot(&codec::decode_snapshot(&key, &object.body)?, snapshot) => {
             if unchanged(io, context, &pointer).await? {
                 mark_forked(io, context, &pointer).await?;

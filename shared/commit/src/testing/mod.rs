@@ -6,6 +6,7 @@
 
 pub mod fixture;
 pub mod monitor;
+pub mod schedule;
 pub mod world;
 
 /// SplitMix64: small, seeded, and good enough to choose what happens next.

@@ -40,6 +40,7 @@ pub struct Monitor {
     added: BTreeSet<String>,
     refused: BTreeSet<String>,
     witnessed: BTreeSet<(u32, u64)>,
+    newest: BTreeMap<i32, Row>,
     latest: i64,
 }
 
@@ -64,6 +65,7 @@ impl Monitor {
             added: BTreeSet::new(),
             refused: BTreeSet::new(),
             witnessed: BTreeSet::new(),
+            newest: BTreeMap::new(),
             latest: 0,
         }
     }
@@ -101,6 +103,9 @@ impl Monitor {
             if before.incarnation == after.incarnation
                 && let Some(snapshot) = &after.snapshot
             {
+                if let Some(lost) = before.snapshot.as_ref().filter(|_| before.state == TableState::Forked) {
+                    self.forget(world, lost);
+                }
                 self.delta(world, snapshot);
             }
         }
@@ -135,6 +140,21 @@ impl Monitor {
                 for row in self.rows(world, entry) {
                     let new = self.witnessed.insert((row.shard, row.position));
                     invariant!(new, "6: {row:?} came twice, in snapshot {}", snapshot.id);
+                    let best = self.newest.entry(row.key).or_insert(row);
+                    if row.sequence > best.sequence {
+                        *best = row;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A snapshot of ours lost its name to a foreign one: its delta may come once more.
+    fn forget(&mut self, world: &World, lost: &Snapshot) {
+        for meta in self.list(world, &lost.delta_manifest_list) {
+            for entry in self.manifest(world, &meta) {
+                for row in self.rows(world, &entry) {
+                    self.witnessed.remove(&(row.shard, row.position));
                 }
             }
         }
@@ -278,6 +298,12 @@ impl Monitor {
     #[must_use]
     pub fn witnessed(&self) -> &BTreeSet<(u32, u64)> {
         &self.witnessed
+    }
+
+    /// Newest row of each key that any APPEND brought.
+    #[must_use]
+    pub fn newest_witnessed(&self) -> &BTreeMap<i32, Row> {
+        &self.newest
     }
 
     fn rows(&self, world: &World, entry: &ManifestEntry) -> Vec<Row> {

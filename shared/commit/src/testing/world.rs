@@ -48,6 +48,19 @@ pub struct Faults {
     pub late: u64,
 }
 
+/// What happens to one effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It is performed, the answer is lost.
+    LostAnswer,
+    /// It is not performed, and there is no answer.
+    LostRequest,
+    /// It is performed only after the next effects, and there is no answer.
+    Late,
+    /// It is not performed, and the store says so.
+    Refused(FailureKind),
+}
+
 /// The world.
 #[derive(Debug, Clone)]
 pub struct World {
@@ -65,6 +78,8 @@ pub struct World {
     pub monitor: Monitor,
     /// Effects left before everything stops.
     pub fuse: Option<usize>,
+    /// What happens to the effect that comes after so many others.
+    pub plan: Option<(usize, Fault)>,
     late: Vec<Effect>,
     random: Random,
     uuids: u64,
@@ -82,6 +97,7 @@ impl World {
             log: Vec::new(),
             monitor: Monitor::new(context.clone()),
             fuse: None,
+            plan: None,
             late: Vec::new(),
             random: Random::new(seed),
             uuids: seed.wrapping_mul(1_000_003),
@@ -94,6 +110,12 @@ impl World {
         let mut random = Random::new(self.uuids);
         let (a, b) = (random.next(), random.next());
         format!("{:08x}-{:04x}-4{:03x}-a{:03x}-{:012x}", a >> 32, a & 0xffff, (a >> 16) & 0xfff, b & 0xfff, b >> 16)
+    }
+
+    /// A copy whose ids differ from what this one will give out.
+    #[must_use]
+    pub fn elsewhere(&self) -> Self {
+        Self { uuids: self.uuids.wrapping_add(1 << 40), ..self.clone() }
     }
 
     /// Writes an object outside any protocol, as ingest and foreign engines do.
@@ -163,6 +185,12 @@ impl World {
         if matches!(effect, Effect::Now | Effect::Uuid | Effect::Pause { .. }) {
             return None;
         }
+        if let Some((left, fault)) = self.plan {
+            self.plan = left.checked_sub(1).map(|left| (left, fault));
+            if left == 0 {
+                return Some(self.fault(effect, fault));
+            }
+        }
         let faults = self.faults;
         let failed = |kind| Some(Reply::Failed(Failure::new(kind, "planned fault")));
         let conditional = matches!(effect, Effect::Put { mode: PutMode::IfAbsent | PutMode::IfMatch(_), .. });
@@ -184,6 +212,24 @@ impl World {
             return failed(FailureKind::Unknown);
         }
         None
+    }
+
+    fn fault(&mut self, effect: &Effect, fault: Fault) -> Reply {
+        let kind = match fault {
+            Fault::LostAnswer => {
+                self.apply(effect);
+                FailureKind::Unknown
+            }
+            Fault::LostRequest => FailureKind::Unknown,
+            Fault::Late => {
+                if is_write(effect) {
+                    self.late.push(effect.clone());
+                }
+                FailureKind::Unknown
+            }
+            Fault::Refused(kind) => kind,
+        };
+        Reply::Failed(Failure::new(kind, "planned fault"))
     }
 
     /// Performs one single effect without faults.

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Whether an entry adds or deletes its file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FileKind {
     /// The file becomes live.
     Add,

@@ -1,5 +1,7 @@
+//! Table options: what is read, what is refused by name.
+
 use super::*;
-use crate::{error::ErrorKind, schema::Column, types::DataType};
+use crate::{avro::Compression, error::ErrorKind, schema::Column, types::DataType};
 
 fn schema(options: &[(&str, &str)]) -> TableSchema {
     let column = |(name, text): (&str, &str)| Column::new(name, DataType::parse(text).unwrap());

@@ -1,0 +1,2 @@
+// What a stack imports: the construct and its settings.
+export * from './siltstone-table';

@@ -1,0 +1,342 @@
+//! Reads everything that is reachable and says what is wrong; changes nothing, and goes on after a finding where it can.
+//!
+//! Neighbours: `silt check` prints the findings. Invariant: 1. no effect of this protocol writes; 2. a finding names one object and what to do.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use siltstone_format::{
+    id::SnapshotId,
+    manifest::{FileKind, ManifestEntry, ManifestFileMeta},
+    path::{ObjectName, parse_hint},
+    snapshot::Snapshot,
+};
+
+use super::{bare, commit, roots, tip};
+use crate::{
+    codec, conflict,
+    context::{Authority, TableContext},
+    error::CommitError,
+    io::Io,
+    manifests::{self, Live, count},
+    pointer::{Pointer, TableState},
+    steps,
+};
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Readers or later runs cope; it is mended by the next commit or maintenance.
+    Note,
+    /// Somebody has to act.
+    Error,
+}
+
+/// Something that `check` found.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Object key or item.
+    pub object: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = if self.severity == Severity::Error { "error" } else { "note" };
+        write!(f, "{severity}: {}: {}", self.object, self.message)
+    }
+}
+
+/// What was looked at, and what was found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Checked {
+    /// What is wrong, in order of discovery.
+    pub findings: Vec<Finding>,
+    /// Snapshots read.
+    pub snapshots: u64,
+    /// Manifests read.
+    pub manifests: u64,
+    /// Live data files of the current snapshot.
+    pub live_files: u64,
+}
+
+struct Checker<'a> {
+    io: &'a Io,
+    context: &'a TableContext,
+    /// Sizes of all objects below the table.
+    sizes: BTreeMap<String, u64>,
+    seen: BTreeMap<String, Vec<ManifestEntry>>,
+    result: Checked,
+}
+
+pub(crate) async fn run(io: Io, context: TableContext) -> Result<Checked, CommitError> {
+    let step = steps::CHECK_READ;
+    let pointer = match context.authority {
+        Authority::Pointer => Some(tip::load_pointer(&io, step, &context).await?),
+        Authority::Bare => None,
+    };
+    let objects = io.list(step, context.key("")).await?;
+    let sizes = objects.into_iter().map(|o| (o.key, o.size)).collect();
+    let mut checker = Checker { io: &io, context: &context, sizes, seen: BTreeMap::new(), result: Checked::default() };
+    checker.hints();
+    let current = match &pointer {
+        Some(pointer) => {
+            checker.pointer(pointer).await?;
+            pointer.snapshot.clone()
+        }
+        None => bare::latest(&io, &context).await?,
+    };
+    let first = pointer.as_ref().map_or(SnapshotId::FIRST, |p| p.earliest);
+    checker.snapshots(first, current.as_ref()).await?;
+    Ok(checker.result)
+}
+
+impl Checker<'_> {
+    fn error(&mut self, object: impl Into<String>, message: impl Into<String>) {
+        let finding = Finding { severity: Severity::Error, object: object.into(), message: message.into() };
+        if !self.result.findings.iter().any(|f| f.object == finding.object && f.severity == finding.severity) {
+            self.result.findings.push(finding);
+        }
+    }
+
+    fn note(&mut self, object: impl Into<String>, message: impl Into<String>) {
+        let (object, message) = (object.into(), message.into());
+        self.result.findings.push(Finding { severity: Severity::Note, object, message });
+    }
+
+    fn ids(&self) -> Vec<SnapshotId> {
+        let mut ids: Vec<SnapshotId> = self
+            .sizes
+            .keys()
+            .filter_map(|key| match self.context.location.parse(None, key) {
+                ObjectName::Snapshot(id) => Some(id),
+                _ => None,
+            })
+            .collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// A hint that is too low costs readers a listing; a LATEST that names nothing breaks Java and paimon-rust.
+    fn hints(&mut self) {
+        let latest = self.context.location.latest_hint();
+        if !self.sizes.contains_key(&latest) && !self.ids().is_empty() {
+            self.note(latest, "it does not exist; the next commit writes it");
+        }
+    }
+
+    async fn pointer(&mut self, pointer: &Pointer) -> Result<(), CommitError> {
+        let version = pointer.version();
+        match pointer.state {
+            TableState::Forked => self.error("item pointer", "the table is forked; run `silt repair`"),
+            TableState::Paused => self.note("item pointer", "the table is paused; no commit is taken"),
+            TableState::Active => {}
+        }
+        let ids = self.ids();
+        if let Some(above) = ids.last().filter(|id| **id > version) {
+            let message = format!(
+                "it is above the pointer's snapshot {version}; the next commit adopts it, or `silt repair` restores"
+            );
+            self.error(self.context.location.snapshot(*above), message);
+        }
+        let missing = (pointer.earliest.0..=version.0).map(SnapshotId).find(|id| ids.binary_search(id).is_err());
+        match missing {
+            Some(id) if id == version && pointer.published < version => {
+                self.note(
+                    self.context.location.snapshot(id),
+                    "it is committed and not yet published; the next commit publishes it",
+                );
+            }
+            Some(id) => self.error(
+                self.context.location.snapshot(id),
+                "it was published and is gone; another engine may have rolled the table back: run `silt repair`",
+            ),
+            None => {}
+        }
+        let mut checkpoints = pointer.checkpoints.clone();
+        if let Err(error) = commit::load_others(self.io, steps::CHECK_READ, self.context, &mut checkpoints).await {
+            self.error("item pointer", format!("its packed checkpoints cannot be read: {error}"));
+        }
+        Ok(())
+    }
+
+    async fn snapshots(&mut self, first: SnapshotId, current: Option<&Snapshot>) -> Result<(), CommitError> {
+        let (step, context) = (steps::CHECK_READ, self.context);
+        let hint = self.io.get(step, context.location.latest_hint()).await?.and_then(|o| parse_hint(&o.body));
+        if let Some(id) = hint.filter(|id| !self.sizes.contains_key(&context.location.snapshot(*id))) {
+            self.error(context.location.latest_hint(), format!("it names snapshot {id}, which does not exist"));
+        }
+        let ids: Vec<SnapshotId> = self.ids().into_iter().filter(|id| *id >= first).collect();
+        let mut before: Option<Snapshot> = None;
+        for id in ids {
+            let key = context.location.snapshot(id);
+            let snapshot = match roots::snapshots(self.io, step, context, [id]).await {
+                Ok(mut found) => found.remove(&id),
+                Err(error) if matches!(error.kind(), crate::ErrorKind::Corrupt | crate::ErrorKind::InvalidInput) => {
+                    self.error(&key, error.to_string());
+                    None
+                }
+                Err(error) => return Err(error),
+            };
+            let Some(snapshot) = snapshot else { continue };
+            self.result.snapshots += 1;
+            let ours = current.filter(|c| c.id == id);
+            if ours.is_some_and(|c| !tip::same_snapshot(c, &snapshot)) {
+                self.error(
+                    &key,
+                    "it is not the one that the pointer names: another engine wrote over it; run `silt repair`",
+                );
+            }
+            if before.as_ref().is_some_and(|b| b.time_millis > snapshot.time_millis) {
+                self.note(&key, "it is dated before its predecessor; time travel may miss it");
+            }
+            let live = self.content(&key, &snapshot).await?;
+            if ours.is_some() {
+                self.tip(&key, &live);
+            }
+            before = Some(snapshot);
+        }
+        Ok(())
+    }
+
+    /// Lists, manifests and files of a snapshot.
+    async fn content(&mut self, key: &str, snapshot: &Snapshot) -> Result<Live, CommitError> {
+        let schema = self.context.location.schema(snapshot.schema_id);
+        if !self.sizes.contains_key(&schema) {
+            self.error(schema, format!("{key} needs it and it does not exist"));
+        }
+        let lists = [
+            (&snapshot.base_manifest_list, snapshot.base_manifest_list_size),
+            (&snapshot.delta_manifest_list, snapshot.delta_manifest_list_size),
+        ];
+        let mut entries = Vec::new();
+        let mut complete = true;
+        for (name, size) in lists {
+            match self.list(key, name, size).await? {
+                Some(metas) => {
+                    for meta in metas {
+                        match self.manifest(&meta).await? {
+                            Some(found) => entries.extend(found),
+                            None => complete = false,
+                        }
+                    }
+                }
+                None => complete = false,
+            }
+        }
+        let live = Live::replay(entries);
+        for entry in live.files() {
+            self.file(key, entry)?;
+        }
+        let rows: i64 = live.files().map(|e| e.file.row_count).sum();
+        if complete && snapshot.total_record_count.is_some_and(|total| total != rows) {
+            let total = snapshot.total_record_count.unwrap_or(0);
+            self.error(key, format!("it says {total} records, its files hold {rows}"));
+        }
+        Ok(live)
+    }
+
+    fn tip(&mut self, key: &str, live: &Live) {
+        self.result.live_files = live.files().count() as u64;
+        if let Some(overlap) = conflict::overlap(self.context, live.files()) {
+            self.error(key, format!("{overlap}: readers see rows twice; compact the bucket fully"));
+        }
+        let totals: BTreeSet<_> = live.files().map(|e| (&e.partition, e.total_buckets)).collect();
+        let partitions: BTreeSet<_> = live.files().map(|e| &e.partition).collect();
+        if totals.len() > partitions.len() {
+            self.error(key, "a partition has files of two bucket counts; overwrite it");
+        }
+    }
+
+    async fn list(
+        &mut self,
+        snapshot: &str,
+        name: &str,
+        size: Option<i64>,
+    ) -> Result<Option<Vec<ManifestFileMeta>>, CommitError> {
+        let key = self.context.location.manifest(name);
+        if !self.sized(snapshot, &key, size) {
+            return Ok(None);
+        }
+        match manifests::read_list(self.io, steps::CHECK_READ, self.context, name).await {
+            Ok(list) => Ok(list),
+            Err(error) => self.found(&key, error),
+        }
+    }
+
+    async fn manifest(&mut self, meta: &ManifestFileMeta) -> Result<Option<Vec<ManifestEntry>>, CommitError> {
+        if let Some(entries) = self.seen.get(&meta.file_name) {
+            return Ok(Some(entries.clone()));
+        }
+        let key = self.context.location.manifest(&meta.file_name);
+        if !self.sized("a manifest list", &key, Some(meta.file_size)) {
+            return Ok(None);
+        }
+        match manifests::read_entries(self.io, steps::CHECK_READ, self.context, std::slice::from_ref(meta)).await {
+            Ok(entries) => {
+                let entries = entries.concat();
+                self.result.manifests += 1;
+                self.order(&key, &entries);
+                self.seen.insert(meta.file_name.clone(), entries.clone());
+                Ok(Some(entries))
+            }
+            Err(error) => self.found(&key, error),
+        }
+    }
+
+    /// Java's expiry deletes the file of an upgrade whose ADD stands before its DELETE.
+    fn order(&mut self, key: &str, entries: &[ManifestEntry]) {
+        let mut added = BTreeSet::new();
+        for entry in entries {
+            match entry.kind {
+                FileKind::Add => drop(added.insert(&entry.file.file_name)),
+                FileKind::Delete if added.contains(&entry.file.file_name) => {
+                    let name = entry.file.file_name.clone();
+                    let all = count(entries, FileKind::Delete);
+                    let message = format!(
+                        "the ADD of {name} stands before its DELETE (of {all}); expire with Siltstone, not with Java"
+                    );
+                    return self.note(key, message);
+                }
+                FileKind::Delete => {}
+            }
+        }
+    }
+
+    fn file(&mut self, snapshot: &str, entry: &ManifestEntry) -> Result<(), CommitError> {
+        if entry.file.external_path.is_some() {
+            return Ok(());
+        }
+        let key = codec::bucket_file(self.context, entry, &entry.file.file_name)?;
+        self.sized(snapshot, &key, Some(entry.file.file_size));
+        Ok(())
+    }
+
+    fn sized(&mut self, by: &str, key: &str, size: Option<i64>) -> bool {
+        let Some(found) = self.sizes.get(key).copied() else {
+            self.error(key, format!("{by} names it and it does not exist; restore it from a backup or roll back"));
+            return false;
+        };
+        let fits = size.is_none_or(|size| u64::try_from(size) == Ok(found));
+        if !fits {
+            let size = size.unwrap_or(0);
+            self.error(key, format!("it has {found} bytes, {by} says {size}; readers fail on it, roll back"));
+        }
+        fits
+    }
+
+    fn found<T>(&mut self, key: &str, error: CommitError) -> Result<Option<T>, CommitError> {
+        match error.kind() {
+            crate::ErrorKind::Corrupt | crate::ErrorKind::NotFound | crate::ErrorKind::InvalidInput => {
+                self.error(key, error.to_string());
+                Ok(None)
+            }
+            _ => Err(error),
+        }
+    }
+}

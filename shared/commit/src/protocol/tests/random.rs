@@ -1,0 +1,53 @@
+//! Random interleavings: three writers with zombies, a compactor, expiry and sweep; the monitor stops at the first broken invariant.
+
+use crate::testing::{
+    fixture,
+    schedule::{Plan, Summary, run},
+    world::Faults,
+};
+
+fn plan() -> Plan {
+    Plan { writers: 3, positions: 12, compactor: true, maintenance: true, faults: Faults::default(), crash: 0 }
+}
+
+fn seeds(from: u64, count: u64, plan: &Plan) -> Summary {
+    let mut context = fixture::context();
+    context.settings.manifest_merge_min_count = 3;
+    let mut total = Summary::default();
+    for seed in from..from + count {
+        let one = run(&context, seed, plan);
+        total.effects += one.effects;
+        total.committed += one.committed;
+        total.refused += one.refused;
+        total.crashed += one.crashed;
+        total.expired += one.expired;
+        total.swept += one.swept;
+        total.compacted += one.compacted;
+        total.snapshots += one.snapshots;
+    }
+    total
+}
+
+#[test]
+fn interleaved_writers_compactor_expiry_and_sweep_break_no_invariant() {
+    let total = seeds(0, 100, &plan());
+    assert!(total.compacted > 10 && total.expired > 10 && total.swept > 10 && total.refused > 10, "{total:?}");
+    eprintln!("{total:?}");
+}
+
+#[test]
+fn interleavings_with_crashes_zombies_and_lost_answers_break_no_invariant() {
+    let faults = Faults { throttle: 20, conflict: 20, lost_answer: 20, lost_request: 10, late: 15 };
+    let total = seeds(10_000, 100, &Plan { faults, crash: 10, ..plan() });
+    assert!(total.crashed > 10 && total.compacted > 10 && total.expired > 10, "{total:?}");
+    eprintln!("{total:?}");
+}
+
+#[test]
+fn same_seed_gives_the_same_run() {
+    let faults = Faults { throttle: 20, lost_answer: 20, late: 20, ..Faults::default() };
+    let plan = Plan { faults, crash: 10, ..plan() };
+    let context = fixture::context();
+    assert_eq!(run(&context, 7, &plan), run(&context, 7, &plan));
+    assert_ne!(run(&context, 7, &plan), run(&context, 8, &plan));
+}
