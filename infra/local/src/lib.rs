@@ -5,6 +5,7 @@
 
 pub mod dynamodb;
 mod error;
+pub mod glue;
 pub mod kinesis;
 pub mod s3;
 mod stack;

@@ -1,0 +1,123 @@
+//! The mapping's promises: order, retry, bisect, partial answers, parents before children, redelivery.
+
+use std::{sync::Mutex, time::Instant};
+
+use super::*;
+use crate::glue::{InProcess, function::Handler};
+
+type Log = Arc<Mutex<Vec<(String, String)>>>;
+
+/// A function that logs (shard, data) of each record, and answers what `decide` says of the batch's data.
+fn logging(decide: impl Fn(&[(String, String)], usize) -> Result<String, String> + Send + Sync + 'static) -> (Arc<dyn Function>, Log) {
+    let log: Log = Arc::default();
+    let (seen, calls) = (log.clone(), AtomicU64::new(0));
+    let handler: Handler = Arc::new(move |payload, _| {
+        let event: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+        let batch: Vec<(String, String)> = event["Records"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|r| {
+                let data = STANDARD.decode(r["kinesis"]["data"].as_str().unwrap()).unwrap();
+                (r["eventID"].as_str().unwrap().to_owned(), String::from_utf8(data).unwrap())
+            })
+            .collect();
+        let answer = decide(&batch, calls.fetch_add(1, Ordering::Relaxed) as usize);
+        if answer.is_ok() {
+            seen.lock().unwrap().extend(batch);
+        }
+        Box::pin(async move { answer.map(Bytes::from) })
+    });
+    (Arc::new(InProcess::new("f", handler, Duration::from_secs(5), 8)), log)
+}
+
+fn config(batch_size: usize) -> MappingConfig {
+    MappingConfig { stream: "s".into(), batch_size, window: Duration::ZERO, bisect: false, checkpoints: None }
+}
+
+async fn put(kinesis: &Kinesis, data: &str) {
+    let body = json!({"StreamName": "s", "PartitionKey": "k", "Data": STANDARD.encode(data)});
+    kinesis.call("PutRecord".into(), body).await.unwrap();
+}
+
+async fn until(log: &Log, count: usize) -> Vec<String> {
+    let start = Instant::now();
+    while log.lock().unwrap().len() < count && start.elapsed() < Duration::from_secs(5) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    log.lock().unwrap().iter().map(|(_, data)| data.clone()).collect()
+}
+
+async fn stream(records: usize) -> Kinesis {
+    let kinesis = Kinesis::open(None).unwrap();
+    kinesis.create_stream("s", 1).unwrap();
+    for i in 0..records {
+        put(&kinesis, &i.to_string()).await;
+    }
+    kinesis
+}
+
+#[tokio::test]
+async fn records_come_in_order_and_a_failed_batch_holds_back_what_follows() {
+    let (function, log) = logging(|_, call| if call < 2 { Err("not yet".into()) } else { Ok("{}".into()) });
+    let mapping = Mapping::start(config(2), stream(5).await, function);
+    assert_eq!(until(&log, 5).await, ["0", "1", "2", "3", "4"]);
+    assert_eq!(mapping.counts.retries.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_batch_that_fails_is_halved() {
+    let sizes: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let seen = sizes.clone();
+    let (function, log) = logging(move |batch, _| {
+        seen.lock().unwrap().push(batch.len());
+        if batch.len() > 1 { Err("too many".into()) } else { Ok("{}".into()) }
+    });
+    let _mapping = Mapping::start(MappingConfig { bisect: true, ..config(4) }, stream(1).await, function);
+    assert_eq!(until(&log, 1).await, ["0"]);
+    assert_eq!(sizes.lock().unwrap()[0], 1);
+}
+
+#[tokio::test]
+async fn a_partial_answer_is_retried_from_its_lowest_failure() {
+    let (function, log) = logging(|batch, call| {
+        let failed = batch.iter().find(|(_, data)| data == "2").filter(|_| call == 0);
+        Ok(match failed {
+            Some((id, _)) => {
+                let sequence = id.split(':').nth(1).unwrap();
+                json!({"batchItemFailures": [{"itemIdentifier": sequence}]}).to_string()
+            }
+            None => "{\"batchItemFailures\": []}".to_owned(),
+        })
+    });
+    let _mapping = Mapping::start(config(10), stream(4).await, function);
+    assert_eq!(until(&log, 6).await, ["0", "1", "2", "3", "2", "3"]);
+}
+
+#[tokio::test]
+async fn children_wait_for_their_parents() {
+    let kinesis = stream(3).await;
+    let half = (u128::MAX / 2 + 1).to_string();
+    let split = json!({"StreamName": "s", "ShardToSplit": "shardId-000000000000", "NewStartingHashKey": half});
+    kinesis.call("SplitShard".into(), split).await.unwrap();
+    put(&kinesis, "child").await;
+    let (function, log) = logging(|batch, call| {
+        if call < 3 && batch[0].1 == "0" { Err("parent not done".into()) } else { Ok("{}".into()) }
+    });
+    let _mapping = Mapping::start(config(1), kinesis, function);
+    assert_eq!(until(&log, 4).await, ["0", "1", "2", "child"]);
+}
+
+#[tokio::test]
+async fn what_was_not_acknowledged_is_delivered_again_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = Some(dir.path().join("mapping.json"));
+    let kinesis = stream(4).await;
+    let (function, log) = logging(|batch, _| if batch[0].1 == "2" { Err("killed".into()) } else { Ok("{}".into()) });
+    let first = Mapping::start(MappingConfig { checkpoints: file.clone(), ..config(1) }, kinesis.clone(), function);
+    assert_eq!(until(&log, 2).await, ["0", "1"]);
+    drop(first);
+    let (function, log) = logging(|_, _| Ok("{}".into()));
+    let _second = Mapping::start(MappingConfig { checkpoints: file, ..config(10) }, kinesis, function);
+    assert_eq!(until(&log, 2).await, ["2", "3"]);
+}

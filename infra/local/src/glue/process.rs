@@ -1,0 +1,301 @@
+//! Real processes behind a Lambda Runtime API: an unmodified `bootstrap` runs here as on AWS.
+//!
+//! Neighbours: `function`. One process is one sandbox with a Runtime API of its own; a busy sandbox takes nothing else, an idle one is used
+//! again. Invariants: 1. a process that runs out of time or memory is killed; 2. a death answers its open invocation; 3. processes end
+//! with this one.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    process::Stdio,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{Path, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use siltstone_store::{Clock, SystemClock};
+use tokio::{
+    net::TcpListener,
+    process::{Child, Command},
+    sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use super::{Function, FunctionError, function::Counts};
+use crate::{ACCOUNT, REGION};
+
+/// How a function's process is started.
+#[derive(Debug, Clone)]
+pub struct ProcessConfig {
+    /// Name.
+    pub name: String,
+    /// The executable.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// Environment beside what Lambda sets: endpoints, credentials, settings.
+    pub environment: BTreeMap<String, String>,
+    /// Memory limit, MiB: told to the function, and enforced by its resident set.
+    pub memory_mb: u64,
+    /// Time limit of an invocation.
+    pub timeout: Duration,
+    /// Processes at once.
+    pub concurrency: usize,
+}
+
+/// A function of real processes.
+#[derive(Debug)]
+pub struct ProcessFunction {
+    config: ProcessConfig,
+    permits: Semaphore,
+    idle: Mutex<Vec<Sandbox>>,
+    busy: Arc<Mutex<BTreeMap<u64, u32>>>,
+    next: AtomicU64,
+    /// Counts.
+    pub counts: Counts,
+    /// Processes started.
+    pub cold_starts: AtomicU64,
+    /// Processes that were killed or died with an invocation open.
+    pub crashes: AtomicU64,
+}
+
+struct Invocation {
+    id: String,
+    payload: Bytes,
+    deadline_ms: i64,
+}
+
+type Answer = Result<Bytes, FunctionError>;
+type Open = Arc<Mutex<Option<(String, oneshot::Sender<Answer>)>>>;
+
+#[derive(Debug)]
+struct Sandbox {
+    child: Child,
+    work: mpsc::Sender<Invocation>,
+    open: Open,
+    server: JoinHandle<()>,
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl ProcessFunction {
+    /// A function; processes start with the first invocations.
+    #[must_use]
+    pub fn new(config: ProcessConfig) -> Self {
+        Self {
+            permits: Semaphore::new(config.concurrency.max(1)),
+            config,
+            idle: Mutex::default(),
+            busy: Arc::default(),
+            next: AtomicU64::new(1),
+            counts: Counts::default(),
+            cold_starts: AtomicU64::new(0),
+            crashes: AtomicU64::new(0),
+        }
+    }
+
+    /// SIGKILL to every process that works on an invocation; returns how many.
+    pub fn kill_running(&self) -> usize {
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        for pid in busy.values() {
+            kill(*pid);
+        }
+        busy.len()
+    }
+
+    async fn sandbox(&self) -> Result<Sandbox, FunctionError> {
+        let waiting = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(mut sandbox) = waiting
+            && matches!(sandbox.child.try_wait(), Ok(None))
+        {
+            return Ok(sandbox);
+        }
+        self.start().await
+    }
+
+    async fn start(&self) -> Result<Sandbox, FunctionError> {
+        let failed = |what: &str, e: std::io::Error| FunctionError::Crashed(format!("{what}: {e}"));
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|e| failed("no port for the Runtime API", e))?;
+        let address = listener.local_addr().map_err(|e| failed("no port for the Runtime API", e))?;
+        let (work, queue) = mpsc::channel(1);
+        let open: Open = Arc::default();
+        let arn = format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:{}", self.config.name);
+        let api = Arc::new(Api { queue: AsyncMutex::new(queue), open: open.clone(), arn });
+        let server = tokio::spawn(serve(listener, api));
+        let mut command = Command::new(&self.config.program);
+        command
+            .args(&self.config.arguments)
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("AWS_LAMBDA_RUNTIME_API", address.to_string())
+            .env("AWS_LAMBDA_FUNCTION_NAME", &self.config.name)
+            .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
+            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", self.config.memory_mb.to_string())
+            .env("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", self.config.name))
+            .env("AWS_LAMBDA_LOG_STREAM_NAME", "local")
+            .env("AWS_REGION", REGION)
+            .envs(&self.config.environment)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        let child = command.spawn().map_err(|e| failed(&format!("{} does not start", self.config.program.display()), e))?;
+        self.cold_starts.fetch_add(1, Ordering::Relaxed);
+        Ok(Sandbox { child, work, open, server })
+    }
+
+    async fn run(&self, sandbox: &mut Sandbox, payload: Bytes) -> Answer {
+        let id = format!("00000000-0000-0000-0000-{:012}", self.next.fetch_add(1, Ordering::Relaxed));
+        let (send, answer) = oneshot::channel();
+        *sandbox.open.lock().unwrap_or_else(PoisonError::into_inner) = Some((id.clone(), send));
+        let deadline_ms = SystemClock.now_ms() + i64::try_from(self.config.timeout.as_millis()).unwrap_or(i64::MAX);
+        let pid = sandbox.child.id().unwrap_or(0);
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(number, pid);
+        let limit = self.config.memory_mb << 20;
+        let queued = sandbox.work.send(Invocation { id, payload, deadline_ms }).await;
+        let result = if queued.is_err() {
+            Err(FunctionError::Crashed("its Runtime API ended".to_owned()))
+        } else {
+            tokio::select! {
+                answered = answer => answered.unwrap_or_else(|_| Err(FunctionError::Crashed("no answer".to_owned()))),
+                status = sandbox.child.wait() => Err(FunctionError::Crashed(
+                    status.map_or_else(|e| e.to_string(), |s| s.to_string()))),
+                () = tokio::time::sleep(self.config.timeout) => Err(FunctionError::TimedOut(self.config.timeout)),
+                () = over_memory(pid, limit) => Err(FunctionError::Crashed(
+                    format!("more than {} MiB of memory", self.config.memory_mb))),
+            }
+        };
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        result
+    }
+}
+
+#[async_trait]
+impl Function for ProcessFunction {
+    fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    async fn invoke(&self, payload: Bytes) -> Answer {
+        let _permit = self.permits.acquire().await.map_err(|e| FunctionError::Crashed(e.to_string()))?;
+        let started = SystemClock.now_ms();
+        let mut sandbox = self.sandbox().await?;
+        let result = self.run(&mut sandbox, payload).await;
+        match &result {
+            Ok(_) | Err(FunctionError::Handled(_)) => {
+                self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(sandbox);
+            }
+            Err(_) => {
+                self.crashes.fetch_add(1, Ordering::Relaxed);
+                sandbox.child.start_kill().ok();
+            }
+        }
+        self.counts.add(result.is_err(), SystemClock.now_ms() - started);
+        result
+    }
+}
+
+/// SIGKILL by the system's own command: no unsafe code for one signal.
+fn kill(pid: u32) {
+    if pid != 0 {
+        std::process::Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status().ok();
+    }
+}
+
+/// Ends once a process has more resident memory than `limit` bytes.
+async fn over_memory(pid: u32, limit: u64) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+        let pages: u64 = text.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+        if pages.saturating_mul(4096) > limit {
+            return;
+        }
+    }
+}
+
+struct Api {
+    queue: AsyncMutex<mpsc::Receiver<Invocation>>,
+    open: Open,
+    arn: String,
+}
+
+impl Api {
+    fn answer(&self, id: &str, answer: Answer) -> StatusCode {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        match open.take() {
+            Some((wanted, send)) if wanted == id => {
+                send.send(answer).ok();
+                StatusCode::ACCEPTED
+            }
+            other => {
+                *open = other;
+                StatusCode::BAD_REQUEST
+            }
+        }
+    }
+}
+
+async fn serve(listener: TcpListener, api: Arc<Api>) {
+    let router = Router::new()
+        .route("/2018-06-01/runtime/invocation/next", get(next))
+        .route("/2018-06-01/runtime/invocation/{id}/response", post(response))
+        .route("/2018-06-01/runtime/invocation/{id}/error", post(error))
+        .route("/2018-06-01/runtime/init/error", post(init_error))
+        .layer(axum::extract::DefaultBodyLimit::max(8 << 20))
+        .with_state(api);
+    axum::serve(listener, router).await.ok();
+}
+
+async fn next(State(api): State<Arc<Api>>) -> Response {
+    let Some(invocation) = api.queue.lock().await.recv().await else { return StatusCode::GONE.into_response() };
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("lambda-runtime-aws-request-id", invocation.id),
+        ("lambda-runtime-deadline-ms", invocation.deadline_ms.to_string()),
+        ("lambda-runtime-invoked-function-arn", api.arn.clone()),
+        ("lambda-runtime-trace-id", "Root=1-00000000-000000000000000000000000;Sampled=0".to_owned()),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    (headers, invocation.payload).into_response()
+}
+
+async fn response(State(api): State<Arc<Api>>, Path(id): Path<String>, body: Bytes) -> StatusCode {
+    api.answer(&id, Ok(body))
+}
+
+async fn error(State(api): State<Arc<Api>>, Path(id): Path<String>, body: Bytes) -> StatusCode {
+    api.answer(&id, Err(FunctionError::Handled(message(&body))))
+}
+
+async fn init_error(State(api): State<Arc<Api>>, body: Bytes) -> StatusCode {
+    let open = api.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some((_, send)) = open {
+        send.send(Err(FunctionError::Crashed(format!("it failed to start: {}", message(&body))))).ok();
+    }
+    StatusCode::ACCEPTED
+}
+
+fn message(body: &[u8]) -> String {
+    let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    json.get("errorMessage").and_then(|m| m.as_str()).map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned)
+}
