@@ -57,6 +57,19 @@ pub const fn padded(number: SequenceNumber) -> SequenceNumber {
     SequenceNumber(number.0 | ((1 << MS_SHIFT) - 1))
 }
 
+/// The smallest number of a millisecond: every row that arrived before it has a smaller one.
+#[must_use]
+pub const fn first_of(ms: i64) -> SequenceNumber {
+    let ms = if ms < 0 {
+        0
+    } else if ms > MS_MAX {
+        MS_MAX
+    } else {
+        ms
+    };
+    SequenceNumber(ms << MS_SHIFT)
+}
+
 /// Gives numbers to the records of one shard, in stream order.
 #[derive(Debug, Clone)]
 pub struct Allocator {

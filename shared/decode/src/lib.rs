@@ -19,6 +19,7 @@ pub mod quarantine;
 pub mod reject;
 mod time;
 
+pub use aggregate::{UserRecord, deaggregate};
 pub use config::{ConfigFault, DecoderConfig};
 pub use decoder::{Decoded, Decoder, IgnoredKind, RowChange, RowKind};
 pub use guard::BatchGuard;

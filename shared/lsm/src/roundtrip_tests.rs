@@ -7,6 +7,7 @@ use siltstone_format::{
     bucket::{BucketFunction, Bucketer},
     data_file::{DataFileMeta, FileSource},
     id::{Level, SequenceNumber},
+    options::StatsMode,
     schema::{Column, TableSchema},
     types::DataType,
     value::Value,
@@ -22,7 +23,6 @@ use crate::{
     reader,
     rows::{batch_of, row_at},
     section::sections,
-    stats::StatsMode,
     writer::{RunWriter, WriterSettings},
 };
 

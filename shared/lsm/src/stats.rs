@@ -11,24 +11,13 @@ use parquet::file::{metadata::ParquetMetaData, statistics::Statistics};
 use siltstone_format::{
     binary_row::encode_row,
     data_file::{SimpleStats, StoredRow},
+    options::StatsMode,
+    stats::{truncate_max, truncate_min},
     types::{DataType, TypeKind},
     value::Value,
 };
 
-use crate::{error::LsmError, layout::FileLayout, writer::empty_row};
-
-/// What is kept of a column (`metadata.stats-mode`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StatsMode {
-    /// `none`
-    None,
-    /// `counts`: null counts only.
-    Counts,
-    /// `truncate(n)`: text cut to n characters.
-    Truncate(usize),
-    /// `full`
-    Full,
-}
+use crate::{error::LsmError, layout::FileLayout};
 
 /// Key statistics: the first and last key, nothing null.
 pub(crate) fn key_stats(min: &StoredRow, max: &StoredRow, arity: usize) -> SimpleStats {
@@ -73,7 +62,7 @@ pub(crate) fn value_stats(
         names.push(field.name.clone());
     }
     if names.is_empty() {
-        return Ok((SimpleStats { min: empty_row(), max: empty_row(), null_counts: Vec::new() }, Some(Vec::new())));
+        return Ok((SimpleStats::empty(), Some(Vec::new())));
     }
     let dense = (names.len() < layout.table().fields.len()).then_some(names);
     let stats = SimpleStats { min: encode_row(&mins, &types)?, max: encode_row(&maxs, &types)?, null_counts };
@@ -188,37 +177,17 @@ fn decimal(bytes: &[u8], data_type: &DataType) -> Option<Value> {
     Some(Value::Decimal(i128::from_be_bytes(wide)))
 }
 
-/// Cuts text bounds to `n` characters; a cut maximum is raised at its last character that can be raised, else both are unknown.
+/// Cuts text bounds to `n` characters; a maximum that cannot be raised makes both unknown.
 fn truncate(min: Value, max: Value, n: usize) -> (Value, Value) {
-    let (Value::String(low), Value::String(high)) = (&min, &max) else { return (min, max) };
-    let cut: String = low.chars().take(n).collect();
-    if high.chars().count() <= n {
-        return (Value::String(cut), max);
+    match truncate_max(max, n) {
+        Some(max) => (truncate_min(min, n), max),
+        None => (Value::Null, Value::Null),
     }
-    let mut kept: Vec<char> = high.chars().take(n).collect();
-    while let Some(last) = kept.pop() {
-        if let Some(next) = (u32::from(last) + 1..=0x0010_FFFF).find_map(char::from_u32) {
-            kept.push(next);
-            return (Value::String(cut), Value::String(kept.into_iter().collect()));
-        }
-    }
-    (Value::Null, Value::Null)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_truncated_maximum_is_above_every_value_it_stands_for() {
-        let of = |low: &str, high: &str, n| truncate(Value::String(low.into()), Value::String(high.into()), n);
-        let text = |s: &str| Value::String(s.into());
-        assert_eq!(of("abcdef", "abcdef", 3), (text("abc"), text("abd")));
-        assert_eq!(of("a", "b", 3), (text("a"), text("b")));
-        assert_eq!(of("x", "a\u{10FFFF}\u{10FFFF}z", 3), (text("x"), text("b")));
-        assert_eq!(of("x", "\u{10FFFF}\u{10FFFF}", 1), (Value::Null, Value::Null));
-        assert_eq!(of("x", "\u{D7FF}y", 1).1, text("\u{E000}"));
-    }
 
     #[test]
     fn short_big_endian_decimals_keep_their_sign() {

@@ -20,8 +20,9 @@ use parquet::{
 };
 use siltstone_format::{
     binary_row::encode_row,
-    data_file::{DataFileMeta, FileSource, StoredRow},
+    data_file::{DataFileMeta, FileSource},
     id::{Level, SequenceNumber},
+    options::{FileCompression, StatsMode},
     value::Value,
 };
 
@@ -30,23 +31,8 @@ use crate::{
     error::LsmError,
     layout::{FileLayout, KEY_PREFIX, SEQUENCE_NUMBER},
     rows::row_at,
-    stats::{StatsMode, key_stats, value_stats},
+    stats::{key_stats, value_stats},
 };
-
-/// Compression of data files (`file.compression`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileCompression {
-    /// `none`
-    None,
-    /// `zstd` with `file.compression.zstd-level`
-    Zstd(i32),
-    /// `snappy`
-    Snappy,
-    /// `lz4`
-    Lz4,
-    /// `gzip`
-    Gzip,
-}
 
 /// How files are written. Write-side only: any reader reads any of these.
 #[derive(Debug, Clone, PartialEq)]
@@ -270,10 +256,4 @@ impl RunWriter {
     ) -> Result<(siltstone_format::data_file::SimpleStats, Option<Vec<String>>), LsmError> {
         value_stats(&self.layout, footer, &self.settings.stats, &self.nan)
     }
-}
-
-/// An empty row: the value statistics of a file that has none.
-#[must_use]
-pub fn empty_row() -> StoredRow {
-    StoredRow { arity: 0, bytes: vec![0; 8] }
 }

@@ -21,7 +21,7 @@ use siltstone_commit::{
     context::Authority,
     pointer::Pointer,
     protocol,
-    sequence::{Allocator, Reservation, padded},
+    sequence::{Allocator, Reservation, first_of, padded},
 };
 use siltstone_decode::{Decoded, Decoder, Reject, RowChange, RowKind, quarantine::QuarantinedRecord};
 use siltstone_format::{
@@ -47,8 +47,7 @@ use crate::{
     ports::Ports,
     settings::{Feed, IngestLimits},
     table::Table,
-    upload::FileUpload,
-    writing::{changelog_settings, writer_settings},
+    writing::{changelog_settings, writer_settings, writes_changelog},
 };
 
 /// A record as it stands in the stream.
@@ -189,7 +188,11 @@ impl Ingest {
                 let feed = Feed::load(&self.ports, &self.at).await?;
                 let decoder = Decoder::new(&table.schema, &feed.decoder).map_err(|faults| {
                     let words: Vec<String> = faults.iter().map(ToString::to_string).collect();
-                    TableError::invalid(format!("the decoder of {} does not fit its schema: {}", self.at.name, words.join("; ")))
+                    TableError::invalid(format!(
+                        "the decoder of {} does not fit its schema: {}",
+                        self.at.name,
+                        words.join("; ")
+                    ))
                 })?;
                 let warm = Arc::new(Warm { table, feed, decoder, slots: Mutex::default() });
                 *self.warm.lock().unwrap_or_else(PoisonError::into_inner) = Some(warm.clone());
@@ -249,7 +252,11 @@ impl Ingest {
         self.quarantine(warm, shard, checkpoint.as_ref().map(|c| c.position), to, &typed.rejected).await?;
         let from = checkpoint.map(|c| c.position);
         let mut change = Change::new(
-            ChangeId::derive(&format!("{}/{shard}/{}..{to}", pointer.incarnation, from.map_or_else(String::new, |p| p.to_string()))),
+            ChangeId::derive(&format!(
+                "{}/{shard}/{}..{to}",
+                pointer.incarnation,
+                from.map_or_else(String::new, |p| p.to_string())
+            )),
             ChangeKind::Append,
             table.schema.id,
             started,
@@ -326,7 +333,7 @@ impl Ingest {
             .map_err(|e| TableError::Unavailable(format!("the shards of {stream} cannot be listed: {e}")))?;
         let mut found = Vec::new();
         for info in shards.iter().filter(|s| s.id == shard.as_str()) {
-            for parent in &info.parents {
+            for parent in info.parent.iter().chain(&info.adjacent_parent) {
                 let parent = ShardId::new(parent)?;
                 if let Lookup::Found(checkpoint) = pointer.checkpoints.get(&parent) {
                     found.push((parent, checkpoint));
@@ -368,25 +375,23 @@ impl Ingest {
         report: &mut IngestReport,
     ) -> Result<Vec<Touched>> {
         let Some(batch) = &typed.batch else { return Ok(Vec::new()) };
-        let with_changelog = table.schema.options.get("changelog-producer").is_some_and(|p| p == "input");
-        let splitter = Splitter::new(&table.layout, table.bucketer()?, with_changelog)?;
+        let splitter = Splitter::new(&table.layout, table.bucketer()?, writes_changelog(table))?;
         let touched = splitter.split(batch)?;
         report.buckets = touched.len() as u64;
-        let settings = Arc::new(writer_settings(table, Level::ZERO)?);
-        let changelog = Arc::new(changelog_settings(table)?);
+        let settings = Arc::new(writer_settings(table, Level::ZERO));
+        let changelog = Arc::new(changelog_settings(table));
         let writer_id = self.ports.ids.uuid();
         // Files are made one at a time (memory); their uploads run side by side.
         let files: Vec<Written> = stream::iter(touched.iter().cloned().enumerate())
             .map(|(number, bucket)| {
-                let made = splitter.bucket_rows(batch, bucket).map_err(TableError::from).and_then(|rows| {
-                    self.make(table, rows, &settings, &changelog, &format!("{writer_id}-{number}"))
-                });
+                let made = splitter
+                    .bucket_rows(batch, bucket)
+                    .map_err(TableError::from)
+                    .and_then(|rows| self.make(table, rows, &settings, &changelog, &format!("{writer_id}-{number}")));
                 async move {
                     let written = made?;
                     for (key, bytes) in &written.objects {
-                        let mut upload = FileUpload::new(self.ports.objects.as_ref(), key.clone());
-                        upload.write(bytes.clone()).await?;
-                        upload.finish().await?;
+                        self.ports.objects.put(key, bytes.clone(), PutMode::Overwrite).await.map_err(|e| *e)?;
                     }
                     Ok::<_, TableError>(written)
                 }
@@ -460,7 +465,10 @@ struct Typed {
 
 fn position(record: &StreamRecord) -> Result<Position> {
     record.sequence.parse().map_err(|_| {
-        TableError::invalid(format!("`{}` is not a Kinesis sequence number", record.sequence.chars().take(80).collect::<String>()))
+        TableError::invalid(format!(
+            "`{}` is not a Kinesis sequence number",
+            record.sequence.chars().take(80).collect::<String>()
+        ))
     })
 }
 
@@ -498,6 +506,7 @@ fn type_records(
     let table = &warm.table;
     let (mut rows, mut numbers, mut kinds): (Vec<Vec<Value>>, Vec<i64>, Vec<i8>) = Default::default();
     let mut rejected = Vec::new();
+    let arrivals: Vec<i64> = records.iter().map(|r| r.arrival_ms).collect();
     let mut guard = warm.decoder.batch_guard();
     for record in records {
         let quarantine = |sub: u64, data: &[u8], reject: &Reject| QuarantinedRecord {
@@ -538,19 +547,26 @@ fn type_records(
             }
         }
     }
+    // The shard's last number also covers the arrival of records that made no row: a later look at the checkpoint can then tell
+    // a redelivery (arrived before) from another stream of the same name (arrived after).
+    let last_arrival = records_end(&arrivals);
     let first = numbers.iter().min().copied().map(SequenceNumber);
     let batch = if rows.is_empty() {
         None
     } else {
         Some(KeyValueBatch::new(batch_of(&table.layout, &rows)?, numbers.into(), kinds.into())?)
     };
-    Ok(Typed { batch, rejected, first, last: allocator.last() })
+    Ok(Typed { batch, rejected, first, last: allocator.last().max(last_arrival) })
+}
+
+fn records_end(arrivals: &[i64]) -> SequenceNumber {
+    arrivals.iter().max().map_or(SequenceNumber(0), |ms| first_of(*ms))
 }
 
 /// The kind that is stored, or nothing where the table's options drop the row before it is buffered.
 fn kept_kind(table: &Table, change: &RowChange) -> Option<i8> {
-    let option = |name: &str| table.schema.options.get(name).is_some_and(|v| v.eq_ignore_ascii_case("true"));
-    let kind = match table.schema.options.get("rowkind.field").and_then(|name| table.schema.field_index(name)) {
+    let options = &table.options;
+    let kind = match options.rowkind_field.as_ref().and_then(|name| table.schema.field_index(name)) {
         Some(column) => match change.row.get(column) {
             Some(Value::String(text)) => RowKind::from_short(text).unwrap_or(change.kind),
             _ => change.kind,
@@ -558,7 +574,6 @@ fn kept_kind(table: &Table, change: &RowChange) -> Option<i8> {
         None => change.kind,
     };
     let retract = matches!(kind, RowKind::Delete | RowKind::UpdateBefore);
-    let dropped = (retract && option("ignore-delete"))
-        || (kind == RowKind::UpdateBefore && option("ignore-update-before"));
+    let dropped = (retract && options.ignore_delete) || (kind == RowKind::UpdateBefore && options.ignore_update_before);
     (!dropped).then_some(kind as i8)
 }

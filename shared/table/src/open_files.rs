@@ -55,20 +55,17 @@ pub(crate) async fn opener(table: &Table, files: &[ManifestEntry]) -> Result<Ope
     let (runtime, objects, layout) = (Handle::current(), table.ports.objects.clone(), table.layout.clone());
     Ok(Arc::new(move |meta: &DataFileMeta| {
         let object = meta.file_name.as_str();
-        let unavailable =
-            |detail: String| LsmError::Unavailable { object: object.to_owned(), detail };
+        let unavailable = |detail: String| LsmError::Unavailable { object: object.to_owned(), detail };
         let key = keys.get(object).ok_or_else(|| unavailable("was not among the files opened".to_owned()))?;
         let schema = schemas.get(&meta.schema_id).ok_or_else(|| unavailable("its schema was not read".to_owned()))?;
         let size = u64::try_from(meta.file_size).unwrap_or(0);
-        let source = runtime
-            .block_on(FileSource::open(&objects, key, size))
-            .map_err(|e| match e.kind() {
-                siltstone_store::object::ObjectErrorKind::NotFound => LsmError::Corrupt {
-                    object: key.clone(),
-                    detail: "the object is missing though a manifest names it".to_owned(),
-                },
-                _ => unavailable(e.to_string()),
-            })?;
+        let source = runtime.block_on(FileSource::open(&objects, key, size)).map_err(|e| match e.kind() {
+            siltstone_store::object::ObjectErrorKind::NotFound => LsmError::Corrupt {
+                object: key.clone(),
+                detail: "the object is missing though a manifest names it".to_owned(),
+            },
+            _ => unavailable(e.to_string()),
+        })?;
         if parquet::file::reader::Length::len(&source) != size {
             let found = parquet::file::reader::Length::len(&source);
             return Err(LsmError::Corrupt {

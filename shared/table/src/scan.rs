@@ -9,10 +9,7 @@ use std::sync::Arc;
 use arrow::array::{Array, RecordBatch};
 use siltstone_commit::manifests::Scope;
 use siltstone_format::{
-    bucket::Bucketer,
-    compare::KeyComparator,
-    id::SnapshotId,
-    manifest::ManifestEntry,
+    bucket::Bucketer, compare::KeyComparator, id::SnapshotId, manifest::ManifestEntry, options::ChangelogProducer,
     value::Value,
 };
 use siltstone_lsm::{
@@ -58,10 +55,14 @@ pub struct ScannedRow {
 ///
 /// # Errors
 /// When the snapshot does not exist, an object is missing or damaged, or a service does not answer.
-pub async fn scan(table: &Table, request: &ScanRequest, mut sink: impl FnMut(ScannedRow) -> bool + Send) -> Result<u64> {
+pub async fn scan(
+    table: &Table,
+    request: &ScanRequest,
+    mut sink: impl FnMut(ScannedRow) -> bool + Send,
+) -> Result<u64> {
     let Some(snapshot) = table.snapshot(request.snapshot).await? else { return Ok(0) };
     let wanted = Wanted::new(table, &request.filter)?;
-    let entries = state::live_files(table, &snapshot, Scope::All).await?;
+    let entries = state::live_files(table, &snapshot, Scope::Everything).await?;
     let mut read = 0u64;
     for ((partition, bucket), files) in state::by_bucket(entries) {
         if !wanted.bucket(&table.partition_values(&partition)?, bucket, &files)? {
@@ -100,7 +101,7 @@ pub async fn changelog(
     request: &ScanRequest,
     mut sink: impl FnMut(SnapshotId, ScannedRow) -> bool + Send,
 ) -> Result<u64> {
-    if table.schema.options.get("changelog-producer").is_none_or(|p| p == "none") {
+    if table.options.changelog_producer == ChangelogProducer::None {
         return Err(TableError::invalid(format!(
             "{} writes no changelog (changelog-producer = none): create it with --option changelog-producer=input",
             table.at.name
@@ -235,9 +236,10 @@ impl<'a> Wanted<'a> {
         bucket: siltstone_format::id::Bucket,
         files: &[ManifestEntry],
     ) -> Result<bool> {
-        let partition_fits = self.partition.iter().zip(partition).all(|(&column, value)| {
-            self.filter.terms.iter().filter(|t| t.column == column).all(|t| t.accepts(value))
-        });
+        let partition_fits =
+            self.partition.iter().zip(partition).all(|(&column, value)| {
+                self.filter.terms.iter().filter(|t| t.column == column).all(|t| t.accepts(value))
+            });
         if !partition_fits {
             return Ok(false);
         }

@@ -68,8 +68,10 @@ impl FileSource {
 impl Blocks {
     fn fetch(&self, range: Range<u64>) -> io::Result<Bytes> {
         let wanted = range.end - range.start;
-        let bytes =
-            self.runtime.block_on(self.objects.get_range(&self.key, range)).map_err(|e| io::Error::other(e.to_string()))?;
+        let bytes = self
+            .runtime
+            .block_on(self.objects.get_range(&self.key, range))
+            .map_err(|e| io::Error::other(e.to_string()))?;
         if bytes.len() as u64 == wanted {
             Ok(bytes)
         } else {

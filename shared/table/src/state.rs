@@ -72,8 +72,7 @@ async fn exists(table: &Table, id: SnapshotId) -> Result<bool> {
 /// # Errors
 /// When listing fails.
 pub async fn snapshot_ids(table: &Table) -> Result<Vec<SnapshotId>> {
-    let objects =
-        list_all(table.ports.objects.as_ref(), &table.location.snapshot_prefix()).await.map_err(|e| *e)?;
+    let objects = list_all(table.ports.objects.as_ref(), &table.location.snapshot_prefix()).await.map_err(|e| *e)?;
     let mut ids: Vec<SnapshotId> =
         objects.iter().filter_map(|o| o.key.rsplit('/').next().and_then(parse_snapshot_name)).collect();
     ids.sort_unstable();

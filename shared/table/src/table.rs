@@ -12,6 +12,7 @@ use siltstone_commit::{
     pointer::Pointer,
 };
 use siltstone_format::{
+    bucket::Bucketer,
     data_file::StoredRow,
     id::{Bucket, SchemaId, SnapshotId},
     options::{Purpose, TableOptions},
@@ -79,15 +80,11 @@ impl Table {
     ) -> Result<Self> {
         let location = TableLocation::new(&at.location())?;
         let schema = Arc::new(read_schema(ports, &location, schema_id).await?);
-        let options = Arc::new(TableOptions::from_schema(&schema, purpose)?);
+        let options = Arc::new(TableOptions::for_purpose(&schema, purpose)?);
         let layout = FileLayout::new(schema.clone())?;
-        let mut context = TableContext::new(location.clone(), schema.clone());
+        let mut context = TableContext::new(location.clone(), schema.clone())?;
         context.authority = authority;
-        let paths = Arc::new(PartitionPaths::new(
-            &schema,
-            &options.partition_default_name,
-            options.partition_legacy_name,
-        ));
+        let paths = Arc::new(options.partition_paths(&schema));
         Ok(Self { ports: ports.clone(), at: at.clone(), location, schema, options, layout, context, paths })
     }
 
@@ -127,7 +124,21 @@ impl Table {
     /// When the partition's values have no path.
     pub fn data_key(&self, partition: &[Value], bucket: Bucket, file_name: &str) -> Result<String> {
         let path = self.paths.path(partition)?;
-        Ok(self.location.bucket_file(self.options.data_file_path_directory.as_deref(), &path, bucket, file_name))
+        Ok(self.location.bucket_file(self.options.files.path_directory.as_deref(), &path, bucket, file_name))
+    }
+
+    /// Finds the bucket of a key.
+    ///
+    /// # Errors
+    /// On tables without a fixed number of buckets.
+    pub fn bucketer(&self) -> Result<Bucketer> {
+        Ok(self.options.bucketer(&self.schema)?)
+    }
+
+    /// The fixed number of buckets, if the table has one.
+    #[must_use]
+    pub fn bucket_count(&self) -> Option<i32> {
+        self.options.fixed_buckets().ok()
     }
 
     /// Path of a partition, `k=v/...`, empty without partition keys.

@@ -1,0 +1,131 @@
+//! Tables of a warehouse: create, list, describe, drop.
+//!
+//! Neighbours: `silt table` and tests. A table exists once its pointer does; its schema object is put before (see `commit`).
+
+use std::collections::BTreeMap;
+
+use siltstone_commit::{context::TableContext, pointer::Pointer, protocol};
+use siltstone_format::{
+    options::{Purpose, TableOptions},
+    path::TableLocation,
+    schema::{Column, TableSchema},
+    types::DataType,
+};
+use siltstone_store::{
+    item::{ItemCondition, query_all},
+    object::list_all,
+};
+
+use crate::{
+    driver::drive,
+    error::{Result, TableError},
+    name::{TableName, TableRef},
+    ports::Ports,
+};
+
+/// What a new table looks like.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct NewTable {
+    /// Columns: name and Paimon type text.
+    pub columns: Vec<(String, String)>,
+    /// Partition columns.
+    pub partition_keys: Vec<String>,
+    /// Primary key, partition columns included.
+    pub primary_keys: Vec<String>,
+    /// Options.
+    pub options: BTreeMap<String, String>,
+    /// Free text.
+    pub comment: Option<String>,
+}
+
+impl NewTable {
+    /// The schema of this table.
+    ///
+    /// # Errors
+    /// Names the column, key or option that does not work.
+    pub fn schema(&self, now_ms: i64) -> Result<TableSchema> {
+        let columns = self
+            .columns
+            .iter()
+            .map(|(name, text)| {
+                let data_type = DataType::parse(text)
+                    .map_err(|e| TableError::invalid(format!("column {name}: `{text}` is not a type: {e}")))?;
+                Ok(Column::new(name.clone(), data_type))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let schema = TableSchema::create(
+            columns,
+            self.partition_keys.clone(),
+            self.primary_keys.clone(),
+            self.options.clone(),
+            self.comment.clone(),
+            now_ms,
+        )?;
+        TableOptions::for_purpose(&schema, Purpose::Write)?;
+        Ok(schema)
+    }
+}
+
+/// Creates a table.
+///
+/// # Errors
+/// When it exists, or its schema does not work; nothing was created then.
+pub async fn create(ports: &Ports, at: &TableRef, table: &NewTable) -> Result<Pointer> {
+    let schema = table.schema(ports.clock.now_ms())?;
+    let context = TableContext::new(TableLocation::new(&at.location())?, schema.into())?;
+    drive(protocol::create(&context, None), ports, at).await
+}
+
+/// Names of the tables of a warehouse, from its schema objects; sorted.
+///
+/// # Errors
+/// When listing fails.
+pub async fn list(ports: &Ports, warehouse: &str) -> Result<Vec<TableName>> {
+    let root = warehouse.trim_matches('/');
+    let prefix = if root.is_empty() { String::new() } else { format!("{root}/") };
+    let mut names = Vec::new();
+    for database in ports.objects.list_dirs(&prefix).await.map_err(|e| *e)? {
+        let Some(name) = last(&database).strip_suffix(".db") else { continue };
+        for table in ports.objects.list_dirs(&database).await.map_err(|e| *e)? {
+            let schema = ports.objects.list(&format!("{}/schema/schema-", table.trim_end_matches('/')), None, 1).await;
+            if schema.map_err(|e| *e)?.objects.is_empty() {
+                continue;
+            }
+            if let Ok(name) = format!("{name}.{}", last(&table)).parse() {
+                names.push(name);
+            }
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn last(path: &str) -> &str {
+    path.trim_end_matches('/').rsplit('/').next().unwrap_or(path)
+}
+
+/// Drops a table: its items, and with `purge` all of its objects. Returns how many objects went.
+///
+/// # Errors
+/// When a service refuses or does not answer; repeating it goes on.
+pub async fn drop(ports: &Ports, at: &TableRef, purge: bool) -> Result<u64> {
+    let partition = at.partition();
+    let items = query_all(ports.items.as_ref(), &partition, "").await?;
+    if items.is_empty() && !purge {
+        return Err(TableError::NotFound(format!("there is no table {} in {}", at.name, ports.items.table())));
+    }
+    for item in items {
+        ports.items.delete(&partition, &item.sort, ItemCondition::None).await?;
+    }
+    if !purge {
+        return Ok(0);
+    }
+    let mut gone = 0;
+    for prefix in [format!("{}/", at.location()), at.tasks(), at.quarantine()] {
+        let keys: Vec<String> =
+            list_all(ports.objects.as_ref(), &prefix).await.map_err(|e| *e)?.into_iter().map(|o| o.key).collect();
+        gone += keys.len() as u64;
+        ports.objects.delete(&keys).await.map_err(|e| *e)?;
+    }
+    Ok(gone)
+}

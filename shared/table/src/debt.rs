@@ -1,0 +1,165 @@
+//! Debt hints: how many runs a bucket has probably gained, and the task objects that ask for a compaction.
+//!
+//! Neighbours: `ingest` adds after a commit, `compact` takes off, the S3 event of a task object starts the `compact` function, and the
+//! schedule re-plans from real manifests what hints or events lost. Invariants: 1. nothing here is trusted for safety: a wrong hint costs
+//! money, never data; 2. a failure here never fails a committed batch.
+
+use futures::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
+use siltstone_format::{
+    data_file::StoredRow,
+    id::{Bucket, SnapshotId},
+};
+use siltstone_lsm::buffer::Touched;
+use siltstone_store::object::PutMode;
+
+use crate::{
+    error::{Result, TableError},
+    name::{TableName, TableRef},
+    table::Table,
+};
+
+/// Task objects larger than this are not ours.
+const TASK_BYTES_MAX: usize = 64 << 10;
+/// A chain of tasks that put tasks ends here (architecture.md section 9: Lambda stops at about 16).
+pub const HOPS_MAX: u32 = 12;
+
+/// What a task object says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CompactTask {
+    /// `db.table`.
+    pub table: String,
+    /// Warehouse prefix.
+    pub warehouse: String,
+    /// Partition row: number of fields, and bytes as hex.
+    pub partition_arity: i32,
+    /// See `partition_arity`.
+    pub partition: String,
+    /// Bucket.
+    pub bucket: i32,
+    /// Snapshot that made the task due.
+    pub version: i64,
+    /// How many tasks put one another before this one.
+    #[serde(default)]
+    pub hops: u32,
+}
+
+impl CompactTask {
+    /// A task for one bucket.
+    #[must_use]
+    pub fn new(at: &TableRef, partition: &StoredRow, bucket: Bucket, version: SnapshotId, hops: u32) -> Self {
+        Self {
+            table: at.name.to_string(),
+            warehouse: at.warehouse.clone(),
+            partition_arity: partition.arity,
+            partition: partition.bytes.iter().map(|b| format!("{b:02x}")).collect(),
+            bucket: bucket.0,
+            version: version.0,
+            hops,
+        }
+    }
+
+    /// Reads a task object.
+    ///
+    /// # Errors
+    /// [`TableError::Invalid`] naming the object when it is not a task.
+    pub fn parse(object: &str, bytes: &[u8]) -> Result<Self> {
+        if bytes.len() > TASK_BYTES_MAX {
+            return Err(TableError::invalid(format!(
+                "object {object} has {} bytes: not a compaction task",
+                bytes.len()
+            )));
+        }
+        serde_json::from_slice(bytes)
+            .map_err(|e| TableError::invalid(format!("object {object} is not a compaction task: {e}")))
+    }
+
+    /// The table it speaks of.
+    ///
+    /// # Errors
+    /// When its name is not one.
+    pub fn table_ref(&self) -> Result<TableRef> {
+        Ok(TableRef::new(&self.warehouse, self.table.parse::<TableName>()?))
+    }
+
+    /// The partition row.
+    ///
+    /// # Errors
+    /// When the hex is not.
+    pub fn partition_row(&self) -> Result<StoredRow> {
+        let byte = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|text| u8::from_str_radix(text, 16).ok());
+        let even = self.partition.len().is_multiple_of(2);
+        let bytes: Option<Vec<u8>> = self.partition.as_bytes().chunks(2).map(byte).collect();
+        match bytes.filter(|_| even) {
+            Some(bytes) => Ok(StoredRow { arity: self.partition_arity, bytes }),
+            None => Err(TableError::invalid(format!("task for {}: `partition` is not hex", self.table))),
+        }
+    }
+}
+
+/// Sort key of a bucket's hint.
+fn hint(path: &str, bucket: Bucket) -> String {
+    format!("debt#{path}/bucket-{bucket}")
+}
+
+/// Counts one more run for each touched bucket and puts the task objects that became due; returns how many.
+pub(crate) async fn add(table: &Table, touched: &[Touched], snapshot: Option<SnapshotId>) -> u64 {
+    let Some(version) = snapshot else { return 0 };
+    if table.options.write_only {
+        return 0;
+    }
+    let trigger = i64::try_from(table.options.compaction.trigger).unwrap_or(i64::MAX);
+    let due: Vec<bool> = stream::iter(touched)
+        .map(|bucket| async move {
+            let result = async {
+                let path = table.partition_path(&bucket.partition)?;
+                let sort = hint(&path, bucket.bucket);
+                let runs = table.ports.items.add(&table.at.partition(), &sort, "runs", 1).await?;
+                let due = runs >= trigger && (runs - trigger) % trigger == 0;
+                if due {
+                    put_task(table, &path, &CompactTask::new(&table.at, &bucket.partition_row, bucket.bucket, version, 0))
+                        .await?;
+                }
+                Ok::<bool, TableError>(due)
+            };
+            result.await.unwrap_or_else(|error| {
+                tracing::warn!(table = %table.at.name, %error, "a debt hint was not written; the schedule plans this bucket");
+                false
+            })
+        })
+        .buffer_unordered(8)
+        .collect()
+        .await;
+    due.into_iter().filter(|due| *due).count() as u64
+}
+
+/// Puts a task object; one that is there already was put by somebody else for the same version.
+///
+/// # Errors
+/// When the store refuses or does not answer.
+pub async fn put_task(table: &Table, partition_path: &str, task: &CompactTask) -> Result<()> {
+    let key = format!(
+        "{}{}bucket-{}/{:020}-{}.json",
+        table.at.tasks(),
+        if partition_path.is_empty() { String::new() } else { format!("{partition_path}/") },
+        task.bucket,
+        task.version,
+        task.hops
+    );
+    let body = serde_json::to_vec(task).map_err(|e| TableError::Bug(e.to_string()))?;
+    match table.ports.objects.put(&key, body.into(), PutMode::IfAbsent).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == siltstone_store::object::ObjectErrorKind::PreconditionFailed => Ok(()),
+        Err(error) => Err((*error).into()),
+    }
+}
+
+/// Takes compacted runs off a bucket's hint.
+pub(crate) async fn take_off(table: &Table, partition_path: &str, bucket: Bucket, runs: usize) {
+    let runs = i64::try_from(runs).unwrap_or(i64::MAX);
+    let sort = hint(partition_path, bucket);
+    if let Err(error) = table.ports.items.add(&table.at.partition(), &sort, "runs", -runs).await {
+        tracing::warn!(table = %table.at.name, %error, "a debt hint was not lowered; the next compaction finds less to do");
+    }
+}

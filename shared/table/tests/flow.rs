@@ -1,0 +1,278 @@
+//! One record end to end, in memory: stream batch in, committed table out, scanned, compacted, scanned again.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use serde_json::json;
+use siltstone_commit::context::Authority;
+use siltstone_decode::{DecoderConfig, config::Format};
+use siltstone_format::{id::SnapshotId, options::Purpose, value::Value};
+use siltstone_store::{
+    ids::SeededIds,
+    memory::{FaultPlan, Faulty, ManualClock, MemoryItemStore, MemoryObjectStore},
+};
+use siltstone_table::{
+    Ports, Table, TableRef,
+    catalog::{self, NewTable},
+    compact::{self, CompactRequest, Compacted},
+    ingest::{Ingest, StreamBatch, StreamRecord},
+    maintain, quarantine,
+    scan::{ScanRequest, changelog, scan},
+    settings::{CompactLimits, Feed, IngestLimits},
+};
+
+const STREAM: &str = "arn:aws:kinesis:us-east-1:000000000000:stream/orders";
+const START: i64 = 1_700_000_000_000;
+const FAR: i64 = START + 900_000_000;
+
+struct World {
+    ports: Ports,
+    clock: Arc<ManualClock>,
+    at: TableRef,
+}
+
+async fn world(partition: bool, options: &[(&str, &str)]) -> World {
+    let clock = Arc::new(ManualClock::new(START));
+    let ports = Ports {
+        objects: Arc::new(MemoryObjectStore::with_clock("lake", clock.clone())),
+        items: Arc::new(MemoryItemStore::new()),
+        clock: clock.clone(),
+        ids: Arc::new(SeededIds::new(7)),
+    };
+    let at = TableRef::new("wh", "demo.orders".parse().unwrap());
+    let key = if partition { vec!["dt", "id"] } else { vec!["id"] };
+    let table = NewTable {
+        columns: [("id", "BIGINT"), ("note", "STRING"), ("dt", "STRING")]
+            .map(|(n, t)| (n.to_owned(), t.to_owned()))
+            .into(),
+        partition_keys: if partition { vec!["dt".to_owned()] } else { vec![] },
+        primary_keys: key.into_iter().map(str::to_owned).collect(),
+        options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>(),
+        comment: None,
+    };
+    catalog::create(&ports, &at, &table).await.unwrap();
+    let decoder = DecoderConfig { format: Format::Json, op_field: Some("op".into()), ..DecoderConfig::default() };
+    Feed { stream_arn: STREAM.to_owned(), decoder }.save(&ports, &at).await.unwrap();
+    World { ports, clock, at }
+}
+
+fn batch(first: u64, rows: &[serde_json::Value]) -> StreamBatch {
+    let raw: Vec<Bytes> = rows.iter().map(|r| Bytes::from(r.to_string())).collect();
+    raw_batch(first, &raw)
+}
+
+fn raw_batch(first: u64, rows: &[Bytes]) -> StreamBatch {
+    let records = rows
+        .iter()
+        .enumerate()
+        .map(|(i, data)| StreamRecord {
+            sequence: format!("4959033827149025660855969253836157109592157598913658{:04}", first + i as u64),
+            arrival_ms: START + (first as i64 + i as i64),
+            partition_key: "k".into(),
+            data: data.clone(),
+        })
+        .collect();
+    StreamBatch { stream_arn: STREAM.to_owned(), shard: "shardId-000000000000".into(), records }
+}
+
+fn row(id: i64, note: &str) -> serde_json::Value {
+    json!({"id": id, "note": note, "dt": "2023-11-14"})
+}
+
+impl World {
+    fn ingest(&self) -> Ingest {
+        Ingest::new(self.ports.clone(), self.at.clone(), None, IngestLimits::default())
+    }
+
+    /// The same world behind a plan of faults.
+    fn faulty(&self, plan: &FaultPlan) -> Ingest {
+        let ports = Ports {
+            objects: Arc::new(Faulty::new(self.ports.objects.clone(), plan.clone())),
+            items: Arc::new(Faulty::new(self.ports.items.clone(), plan.clone())),
+            ..self.ports.clone()
+        };
+        Ingest::new(ports, self.at.clone(), None, IngestLimits::default())
+    }
+
+    async fn open(&self) -> Table {
+        Table::open(&self.ports, &self.at, Authority::Pointer, Purpose::Compact).await.unwrap()
+    }
+
+    async fn rows(&self, snapshot: Option<i64>) -> Vec<(i64, String)> {
+        let table = self.open().await;
+        let request = ScanRequest { snapshot: snapshot.map(SnapshotId), ..ScanRequest::default() };
+        let mut rows = Vec::new();
+        scan(&table, &request, |row| {
+            match &row.values[..2] {
+                [Value::BigInt(id), Value::String(note)] => rows.push((*id, note.clone())),
+                other => panic!("{other:?}"),
+            }
+            true
+        })
+        .await
+        .unwrap();
+        rows.sort();
+        rows
+    }
+
+    async fn compact_all(&self, request: CompactRequest) -> Vec<Compacted> {
+        let table = self.open().await;
+        let mut out = Vec::new();
+        for (partition, bucket, _) in compact::buckets(&table).await.unwrap() {
+            let limits = CompactLimits { lateness_ms: 0, ..CompactLimits::default() };
+            out.push(compact::compact_bucket(&table, &partition, bucket, request, &limits, FAR).await.unwrap());
+        }
+        out
+    }
+}
+
+fn pairs(list: &[(i64, &str)]) -> Vec<(i64, String)> {
+    list.iter().map(|(k, v)| (*k, (*v).to_owned())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_becomes_rows_and_newer_rows_win_across_batches_and_compaction() {
+    let world = world(false, &[("bucket", "2")]).await;
+    let ingest = world.ingest();
+    let report = ingest.handle(&batch(1, &[row(1, "a"), row(2, "b"), row(1, "a2")]), FAR).await.unwrap();
+    assert_eq!((report.changes, report.snapshot, report.redelivered), (3, Some(1), 0));
+    assert_eq!(world.rows(None).await, pairs(&[(1, "a2"), (2, "b")]));
+    for n in 0..6u64 {
+        let next = [row(1, &format!("v{n}")), row(10 + n as i64, "x")];
+        ingest.handle(&batch(10 + 2 * n, &next), FAR).await.unwrap();
+    }
+    ingest.handle(&batch(40, &[json!({"id": 2, "op": "delete", "dt": "2023-11-14"})]), FAR).await.unwrap();
+    let before = world.rows(None).await;
+    assert_eq!(before.len(), 7);
+    assert_eq!(before[0], (1, "v5".to_owned()));
+    world.clock.advance(std::time::Duration::from_secs(10));
+    let compacted = world.compact_all(CompactRequest::Full).await;
+    assert!(compacted.iter().all(|c| matches!(c, Compacted::Done(r) if r.complete)), "{compacted:?}");
+    assert_eq!(world.rows(None).await, before);
+    assert_eq!(world.rows(Some(1)).await, pairs(&[(1, "a2"), (2, "b")]), "time travel");
+    assert_eq!(world.compact_all(CompactRequest::Full).await, [Compacted::Nothing, Compacted::Nothing]);
+    assert_eq!(compact::buckets(&world.open().await).await.unwrap().iter().map(|b| b.2).collect::<Vec<_>>(), [1, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redelivered_batch_changes_nothing_and_a_longer_one_is_trimmed() {
+    let world = world(false, &[("changelog-producer", "input")]).await;
+    let first = batch(1, &[row(1, "a"), row(2, "b")]);
+    world.ingest().handle(&first, FAR).await.unwrap();
+    let again = world.ingest().handle(&first, FAR).await.unwrap();
+    assert_eq!((again.redelivered, again.changes, again.snapshot), (2, 0, None));
+    let longer = batch(1, &[row(1, "a"), row(2, "b"), row(3, "c")]);
+    let trimmed = world.ingest().handle(&longer, FAR).await.unwrap();
+    assert_eq!((trimmed.redelivered, trimmed.changes, trimmed.snapshot), (2, 1, Some(2)));
+    assert_eq!(world.rows(None).await, pairs(&[(1, "a"), (2, "b"), (3, "c")]));
+    let mut logged = Vec::new();
+    changelog(&world.open().await, &ScanRequest::default(), |id, row| {
+        logged.push((id.0, row.values[0].clone()));
+        true
+    })
+    .await
+    .unwrap();
+    assert_eq!(logged, [(1, Value::BigInt(1)), (1, Value::BigInt(2)), (2, Value::BigInt(3))], "each record once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_records_are_quarantined_once_and_the_rest_goes_through() {
+    let world = world(false, &[]).await;
+    let bad = raw_batch(
+        1,
+        &[
+            Bytes::from_static(b"\xff\xfe"),
+            Bytes::from(row(1, "a").to_string()),
+            Bytes::from_static(b"{\"id\": \"x\"}"),
+            Bytes::from_static(b"{\"note\": 1}"),
+        ],
+    );
+    let report = world.ingest().handle(&bad, FAR).await.unwrap();
+    assert_eq!(report.quarantined.values().sum::<u64>(), 3);
+    world.ingest().handle(&bad, FAR).await.unwrap();
+    let listed = quarantine::list(&world.open().await).await.unwrap();
+    let codes: Vec<String> = listed.iter().map(|r| r.reject.code.to_string()).collect();
+    assert_eq!(codes, ["not-utf8", "wrong-type", "missing-key"]);
+    assert_eq!(listed[0].data, b"\xff\xfe");
+    assert_eq!(quarantine::find(&world.open().await, &listed[1].position()).await.unwrap(), listed[1]);
+    assert_eq!(world.rows(None).await, pairs(&[(1, "a")]));
+    let only_bad = raw_batch(10, &[Bytes::from_static(b"nope")]);
+    assert_eq!(world.ingest().handle(&only_bad, FAR).await.unwrap().snapshot, Some(1), "the checkpoint moves alone");
+    let again = world.ingest().handle(&only_bad, FAR).await.unwrap();
+    assert_eq!(again.redelivered, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_at_any_request_loses_and_doubles_nothing() {
+    crash_everywhere(FaultPlan::crash_after).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_with_a_lost_answer_at_any_request_loses_and_doubles_nothing() {
+    crash_everywhere(FaultPlan::crash_losing_answer).await;
+}
+
+async fn crash_everywhere(plan: fn(u64) -> FaultPlan) {
+    let mut crashes = 0;
+    for n in 1.. {
+        let world = world(true, &[("bucket", "2"), ("changelog-producer", "input")]).await;
+        let first = batch(1, &[row(1, "a"), row(2, "b")]);
+        world.ingest().handle(&first, FAR).await.unwrap();
+        let second = raw_batch(
+            10,
+            &[row(1, "a2").to_string().into(), Bytes::from_static(b"bad"), row(3, "c").to_string().into()],
+        );
+        let crashed = world.faulty(&plan(n)).handle(&second, FAR).await.is_err();
+        let report = world.ingest().handle(&second, FAR).await.unwrap();
+        assert_eq!(world.rows(None).await, pairs(&[(1, "a2"), (2, "b"), (3, "c")]), "crash after request {n}");
+        assert_eq!(quarantine::list(&world.open().await).await.unwrap().len(), 1, "crash after request {n}");
+        let mut logged = 0;
+        changelog(&world.open().await, &ScanRequest::default(), |_, _| {
+            logged += 1;
+            true
+        })
+        .await
+        .unwrap();
+        assert_eq!(logged, 4, "each record once in the changelog, crash after request {n}");
+        if !crashed {
+            assert_eq!(report.redelivered, 3);
+            break;
+        }
+        crashes += 1;
+    }
+    assert!(crashes > 10, "{crashes}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn maintenance_plans_expires_and_reports() {
+    let world = world(false, &[("snapshot.num-retained.min", "1"), ("snapshot.time-retained", "1 s")]).await;
+    let ingest = world.ingest();
+    for n in 0..6u64 {
+        ingest.handle(&batch(10 * (n + 1), &[row(1, &format!("v{n}"))]), FAR).await.unwrap();
+    }
+    world.clock.advance(std::time::Duration::from_secs(3_600));
+    let request = maintain::MaintainRequest { expire: true, sweep: true, dry_run: true };
+    let report = maintain::run(&world.open().await, None, &request).await.unwrap();
+    assert_eq!((report.snapshot, report.tasks, report.failures.len()), (Some(6), 1, 0), "{report:?}");
+    assert!(report.expired >= 4, "{report:?}");
+    assert_eq!(world.rows(None).await, pairs(&[(1, "v5")]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_created_again_under_its_name_fails_and_does_not_skip() {
+    let world = world(false, &[]).await;
+    world.ingest().handle(&batch(100, &[row(1, "a")]), FAR).await.unwrap();
+    let mut other = batch(5, &[row(2, "b")]);
+    other.records[0].arrival_ms = START + 1_000_000;
+    let error = world.ingest().handle(&other, FAR).await.unwrap_err().to_string();
+    assert!(error.contains("created again"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_partitions_are_found() {
+    let world = world(true, &[("bucket", "2")]).await;
+    let report = world.ingest().handle(&batch(1, &[row(1, "a"), row(2, "b")]), FAR).await.unwrap();
+    assert_eq!(report.changes, 2, "{report:?}");
+    assert_eq!(world.rows(None).await, pairs(&[(1, "a"), (2, "b")]));
+}
