@@ -2,7 +2,11 @@
 //!
 //! Run: `cargo run --release -p siltstone-lsm --example compaction -- generate DIR 8 1000000`, then `... -- compact DIR [check]`.
 //! Two processes, so that the peak memory shown is the compaction's alone. `check` compares the result with a map of newest versions.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a measuring program reads files and the clock, and fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a measuring program reads files and the clock, and fails by panicking"
+)]
 
 use std::{
     fs::File,
@@ -65,14 +69,15 @@ impl Random {
 }
 
 fn batch(layout: &FileLayout, keys: &[i64], run: i64, random: &mut Random) -> KeyValueBatch {
-    const WORDS: [&str; 12] =
-        ["ship", "hold", "gift", "fragile", "express", "invoice", "partial", "return", "north", "south", "dock", "pallet"];
+    const WORDS: [&str; 12] = [
+        "ship", "hold", "gift", "fragile", "express", "invoice", "partial", "return", "north", "south", "dock",
+        "pallet",
+    ];
     const STATUS: [&str; 5] = ["open", "paid", "packed", "shipped", "returned"];
     let mut draw = |below: u64| keys.iter().map(|_| random.next(below)).collect::<Vec<_>>();
     let word = |i: u64| WORDS[i as usize];
     let (a, b, c) = (draw(12), draw(12), draw(1 << 40));
-    let note: StringArray =
-        (0..keys.len()).map(|i| Some(format!("{} {} {}", word(a[i]), word(b[i]), c[i]))).collect();
+    let note: StringArray = (0..keys.len()).map(|i| Some(format!("{} {} {}", word(a[i]), word(b[i]), c[i]))).collect();
     let cents: Vec<i128> = draw(9_999_900).into_iter().map(|c| i128::from(c) + 100).collect();
     let columns: Vec<ArrayRef> = vec![
         Arc::new(Int64Array::from(keys.to_vec())),
@@ -82,7 +87,9 @@ fn batch(layout: &FileLayout, keys: &[i64], run: i64, random: &mut Random) -> Ke
         Arc::new(draw(99).iter().map(|&q| q as i32 + 1).collect::<Int32Array>()),
         Arc::new(draw(100_000).iter().map(|&p| p as f64 / 100.0).collect::<Float64Array>()),
         Arc::new(TimestampMillisecondArray::from_iter_values(keys.iter().map(|k| 1_700_000_000_000 + k * 250))),
-        Arc::new(TimestampMillisecondArray::from_iter_values(draw(60_000).iter().map(|&t| 1_760_000_000_000 + run * 60_000 + t as i64))),
+        Arc::new(TimestampMillisecondArray::from_iter_values(
+            draw(60_000).iter().map(|&t| 1_760_000_000_000 + run * 60_000 + t as i64),
+        )),
         Arc::new(note),
         Arc::new(draw(10).iter().map(|&g| Some(g == 0)).collect::<BooleanArray>()),
     ];
@@ -101,8 +108,7 @@ fn generate(dir: &Path, runs: i64, rows: i64) {
     let started = Instant::now();
     for run in 0..runs {
         let mut random = Random(run as u64);
-        let mut keys: Vec<i64> =
-            (0..KEY_SPACE).filter(|_| random.next(KEY_SPACE as u64) < rows as u64).collect();
+        let mut keys: Vec<i64> = (0..KEY_SPACE).filter(|_| random.next(KEY_SPACE as u64) < rows as u64).collect();
         keys.truncate(rows as usize);
         let mut file = File::create(dir.join(format!("data-{run}-0.parquet"))).unwrap();
         let mut writer =
@@ -123,7 +129,8 @@ fn inputs(dir: &Path, layout: &FileLayout) -> Vec<DataFileMeta> {
     let mut names: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
     names.retain(|p| p.extension().is_some_and(|e| e == "parquet") && p.file_name().unwrap() != "out.parquet");
     names.sort();
-    let mut writer = RunWriter::new(layout, Arc::new(WriterSettings::defaults(10)), Level(0), FileSource::Append).unwrap();
+    let mut writer =
+        RunWriter::new(layout, Arc::new(WriterSettings::defaults(10)), Level(0), FileSource::Append).unwrap();
     writer.write(&batch(layout, &[0, KEY_SPACE], 0, &mut Random(0))).unwrap();
     let (_, template) = writer.finish("template.parquet".into(), 0).unwrap();
     names
@@ -211,7 +218,8 @@ fn check(dir: &Path) {
         let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap());
         for batch in reader.unwrap().build().unwrap() {
             let batch = batch.unwrap();
-            let column = |name: &str| batch.column_by_name(name).unwrap().as_primitive::<arrow::datatypes::Int64Type>().clone();
+            let column =
+                |name: &str| batch.column_by_name(name).unwrap().as_primitive::<arrow::datatypes::Int64Type>().clone();
             let (keys, copies, numbers) = (column("_KEY_order_id"), column("order_id"), column("_SEQUENCE_NUMBER"));
             assert_eq!(keys, copies, "both copies of the key are the same");
             (0..keys.len()).for_each(|i| sink(keys.value(i), numbers.value(i)));

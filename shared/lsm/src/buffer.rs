@@ -83,8 +83,12 @@ impl Splitter {
         }
         Ok(groups
             .into_iter()
-            .map(|((partition_row, bucket), (partition, rows))| {
-                Touched { partition, partition_row, bucket, rows, keys: keys.clone() }
+            .map(|((partition_row, bucket), (partition, rows))| Touched {
+                partition,
+                partition_row,
+                bucket,
+                rows,
+                keys: keys.clone(),
             })
             .collect())
     }

@@ -140,7 +140,11 @@ impl KeyEncoder {
 
 /// All NaNs as one: Java holds them equal and greatest, the row format orders them by sign and payload.
 fn one_nan(column: &ArrayRef) -> ArrayRef {
-    fn canonical<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, is_nan: fn(T::Native) -> bool, nan: T::Native) -> ArrayRef {
+    fn canonical<T: ArrowPrimitiveType>(
+        array: &PrimitiveArray<T>,
+        is_nan: fn(T::Native) -> bool,
+        nan: T::Native,
+    ) -> ArrayRef {
         if array.values().iter().any(|v| is_nan(*v)) {
             Arc::new(array.unary::<_, T>(|v| if is_nan(v) { nan } else { v }))
         } else {
@@ -280,7 +284,9 @@ impl KeyColumns {
     pub fn first_not_ascending(&self) -> Option<usize> {
         match &self.keys {
             Keys::Integers(values) => values.iter().zip(values.iter().skip(1)).position(|(a, b)| a >= b).map(|i| i + 1),
-            Keys::Bytes { .. } | Keys::Rows(_) => (1..self.len()).find(|&i| self.compare(i - 1, self, i) != Ordering::Less),
+            Keys::Bytes { .. } | Keys::Rows(_) => {
+                (1..self.len()).find(|&i| self.compare(i - 1, self, i) != Ordering::Less)
+            }
         }
     }
 
@@ -320,7 +326,10 @@ mod tests {
             for (j, high) in values.iter().enumerate() {
                 assert_eq!(columns.compare(i, &columns, j), i.cmp(&j), "{data_type}: {low:?} {high:?}");
                 let (x, y) = (columns.prefix(i), columns.prefix(j));
-                assert!(x == y && !encoder.is_exact() || x.cmp(&y) == i.cmp(&j), "{data_type}: prefix of {low:?} {high:?}");
+                assert!(
+                    x == y && !encoder.is_exact() || x.cmp(&y) == i.cmp(&j),
+                    "{data_type}: prefix of {low:?} {high:?}"
+                );
             }
             let one = encoder.encode_key(std::slice::from_ref(low)).unwrap();
             assert_eq!(columns.compare(i, &one, 0), Ordering::Equal);
@@ -333,7 +342,10 @@ mod tests {
         let text = |t: &str| Value::String(t.to_owned());
         let texts = ["", "B", "a", "a\0", "ab", "abcdefgh", "abcdefgh\0", "abcdefghi", "é", "\u{ffff}", "\u{1f600}"];
         assert_ascending("STRING", &texts.map(text));
-        assert_ascending("BYTES", &[vec![], vec![0], vec![0, 0], vec![1; 9], vec![1; 10], vec![0xff]].map(Value::Bytes));
+        assert_ascending(
+            "BYTES",
+            &[vec![], vec![0], vec![0, 0], vec![1; 9], vec![1; 10], vec![0xff]].map(Value::Bytes),
+        );
         assert_ascending("INT", &[i32::MIN, -1, 0, 1, i32::MAX].map(Value::Int));
         assert_ascending("BIGINT", &[i64::MIN, -1, 0, 1, i64::MAX].map(Value::BigInt));
         assert_ascending("BOOLEAN", &[false, true].map(Value::Boolean));

@@ -122,7 +122,10 @@ fn check_footer<R: ChunkReader>(source: &R, object: &str) -> Result<(), LsmError
     let tail = source.get_bytes(start, 8).map_err(|e| LsmError::read(object, &e))?;
     let length = tail.first_chunk::<4>().map_or(0, |bytes| u64::from(u32::from_le_bytes(*bytes)));
     if length > FOOTER_MAX.min(start) {
-        return Err(LsmError::corrupt(object, format!("its footer of {length} bytes is longer than the file, or than {FOOTER_MAX}")));
+        return Err(LsmError::corrupt(
+            object,
+            format!("its footer of {length} bytes is longer than the file, or than {FOOTER_MAX}"),
+        ));
     }
     Ok(())
 }
