@@ -338,8 +338,8 @@ export class SiltstoneTable extends Construct {
     const errors = (fn: lambda.Function) => fn.metricErrors({ period: Duration.minutes(5), statistic: 'Sum' });
     const forked = new cloudwatch.Metric({
       namespace: METRICS_NAMESPACE,
-      metricName: 'forked',
-      dimensionsMap: { table: this.name },
+      metricName: 'Forked',
+      dimensionsMap: { Function: 'ingest', Table: this.name },
       period: Duration.minutes(5),
       statistic: 'Maximum',
     });

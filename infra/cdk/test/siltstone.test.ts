@@ -308,7 +308,7 @@ describe('names and alarms', () => {
 
   it('alarms ring for lag, errors, kept events and a fork', () => {
     const alarms = Object.values(templateWith().findResources('AWS::CloudWatch::Alarm')).map((a) => a.Properties as Properties);
-    assert.deepEqual(alarms.map((a) => a.MetricName).sort(), ['ApproximateNumberOfMessagesVisible', 'Errors', 'Errors', 'Errors', 'IteratorAge', 'forked']);
+    assert.deepEqual(alarms.map((a) => a.MetricName).sort(), ['ApproximateNumberOfMessagesVisible', 'Errors', 'Errors', 'Errors', 'IteratorAge', 'Forked']);
     const age = alarms.find((a) => a.MetricName === 'IteratorAge')!;
     assert.equal(age.Threshold, 15 * 60 * 1000);
   });

@@ -10,9 +10,11 @@ mod dynamodb;
 mod kinesis;
 mod lambda;
 mod s3;
+pub mod stores;
 
 pub use clients::{Clients, Endpoints, Timeouts};
 pub use dynamodb::{DynamoItems, create_items_table};
 pub use kinesis::KinesisStream;
 pub use lambda::LambdaMappings;
 pub use s3::S3Store;
+pub use stores::Stores;

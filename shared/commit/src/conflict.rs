@@ -5,7 +5,10 @@
 //! Invariants: 1. levels from 1 up stay disjoint (13); 2. a deleted (name, level) never comes back (19); 3. no row can lie below
 //! a dropped delete (18). New level-0 files that appeared meanwhile conflict with nothing but a dropped delete.
 
-use std::{cmp::Ordering, collections::BTreeMap};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use siltstone_format::{
     data_file::StoredRow,
@@ -18,7 +21,7 @@ use crate::{
     codec,
     context::TableContext,
     error::CommitError,
-    manifests::Live,
+    manifests::{FileKey, Live, file_key},
 };
 
 /// The first reason why the change does not apply, if there is one.
@@ -86,9 +89,13 @@ pub fn overlap<'a>(context: &TableContext, files: impl Iterator<Item = &'a Manif
 
 /// Check 5 and rule 7: a file outside the inputs that could hold rows older than a delete that is gone.
 fn dropped_deletes(context: &TableContext, live: &Live, change: &Change) -> Option<Conflict> {
+    if change.dropped_deletes == DroppedDeletes::None {
+        return None;
+    }
     let inputs: Vec<&ManifestEntry> = change.files.iter().filter(|e| e.kind == FileKind::Delete).collect();
     let output_level = change.files.iter().filter(|e| e.kind == FileKind::Add).map(|e| e.file.level).min();
-    for other in live.files().filter(|e| !inputs.iter().any(|input| input.identity() == e.identity())) {
+    let taken: BTreeSet<FileKey> = inputs.iter().map(|e| file_key(e)).collect();
+    for other in live.files().filter(|e| !taken.contains(&file_key(e))) {
         let may_hold_older = match change.dropped_deletes {
             DroppedDeletes::None => false,
             DroppedDeletes::Below(line) => other.file.min_sequence_number < line,

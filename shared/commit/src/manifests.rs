@@ -456,3 +456,89 @@ async fn merge_full(
     written.add(context, names, &adds)?;
     Ok(written)
 }
+
+#[cfg(test)]
+mod tests {
+    use siltstone_format::data_file::SimpleStats;
+
+    use super::*;
+    use crate::testing::{
+        fixture::{self, Row},
+        world::World,
+    };
+
+    fn meta(size: i64, deleted: i64) -> ManifestFileMeta {
+        ManifestFileMeta {
+            file_name: "m".into(),
+            file_size: size,
+            num_added_files: 1,
+            num_deleted_files: deleted,
+            partition_stats: SimpleStats::empty(),
+            schema_id: siltstone_format::id::SchemaId(0),
+            buckets: None,
+            levels: None,
+        }
+    }
+
+    fn settings() -> Settings {
+        Settings {
+            manifest_target_size: 100,
+            manifest_full_threshold: 250,
+            manifest_merge_min_count: 3,
+            ..Settings::default()
+        }
+    }
+
+    #[test]
+    fn few_small_manifests_are_kept_and_a_long_tail_is_merged() {
+        let metas = [meta(10, 0), meta(10, 0)];
+        assert_eq!(merge_plan(&metas, &settings()), MergePlan::Keep);
+        let metas = vec![meta(10, 0); 3];
+        assert_eq!(merge_plan(&metas, &settings()), MergePlan::Minor(vec![0..3]));
+        assert_eq!(merge_plan(&[], &settings()), MergePlan::Keep);
+    }
+
+    #[test]
+    fn manifests_that_fill_a_target_are_merged_in_order_and_a_full_one_is_left_alone() {
+        let metas = [meta(60, 0), meta(60, 0), meta(120, 0), meta(10, 0)];
+        assert_eq!(merge_plan(&metas, &settings()), MergePlan::Minor(vec![0..2]));
+    }
+
+    #[test]
+    fn full_merge_begins_once_what_must_change_is_large() {
+        let metas = [meta(120, 1), meta(120, 0), meta(90, 0), meta(60, 0)];
+        assert_eq!(merge_plan(&metas, &settings()), MergePlan::Full(vec![true, false, true, true]));
+        assert_eq!(merge_plan(&[meta(300, 1)], &settings()), MergePlan::Keep);
+    }
+
+    #[test]
+    fn group_cancels_pairs_and_keeps_deletes_of_files_added_elsewhere() {
+        let context = fixture::context();
+        let mut world = World::new(&context, 1);
+        let row = Row { key: 1, sequence: 1, shard: 0, position: 1 };
+        let mut file = || fixture::data_file(&mut world, &context, None, 0, 0, &[row]);
+        let (a, b, c) = (file(), file(), file());
+        let merged = merge_group([a.clone(), fixture::delete(&a), b.clone(), fixture::delete(&c)]);
+        assert_eq!(merged, [fixture::delete(&c), b.clone()]);
+        let live = Live::replay([b.clone(), fixture::delete(&a), a]);
+        assert_eq!(live.into_files(), [b]);
+    }
+
+    #[test]
+    fn large_delta_is_rolled_into_several_manifests() {
+        let mut context = fixture::context();
+        context.settings.manifest_target_size = 20_000;
+        let mut world = World::new(&context, 1);
+        let row = Row { key: 1, sequence: 1, shard: 0, position: 1 };
+        let entries: Vec<ManifestEntry> =
+            (0..2_500).map(|_| fixture::data_file(&mut world, &context, None, 0, 0, &[row])).collect();
+        let mut written = Written::default();
+        written.add(&context, &mut Names::new("u".into()), &entries).unwrap();
+        assert!(written.metas.len() > 1);
+        let total: i64 = written.metas.iter().map(|m| m.num_added_files).sum();
+        assert_eq!(total, 2_500);
+        for (meta, (_, bytes)) in written.metas.iter().zip(&written.objects) {
+            assert_eq!(meta.file_size, i64::try_from(bytes.len()).unwrap());
+        }
+    }
+}

@@ -319,3 +319,109 @@ impl Reader<'_> {
             .map_err(|_| self.bad("`change_ids` is no list of ids".to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use siltstone_format::id::CommitIdentifier;
+
+    use super::*;
+    use crate::{
+        checkpoint::{Position, ShardId, ShardRange},
+        sequence::{LAST, Slot},
+    };
+
+    fn location() -> TableLocation {
+        TableLocation::in_warehouse("warehouse", "database", "orders").unwrap()
+    }
+
+    /// A pointer with everything that it can carry.
+    fn full() -> Pointer {
+        let mut pointer = Pointer::new(Incarnation("0123456789ab".into()), "u".repeat(36), SchemaId(3));
+        for n in 0..64 {
+            let to: Position = "49590338271490256608559692538361571095921575989136588898".parse().unwrap();
+            pointer.checkpoints.advance(&ShardRange {
+                shard: ShardId::new(format!("shardId-{:012}", 900_000 + n)).unwrap(),
+                from: None,
+                to,
+                first_sequence: None,
+                last_sequence: LAST,
+                slot: Slot(4_095),
+                parents: Vec::new(),
+            });
+        }
+        for n in 0..200 {
+            pointer.remember(ChangeId::derive(&n.to_string()));
+        }
+        let list = |n: u32| format!("manifest-list-{}-{n}", "u".repeat(36));
+        let json = serde_json::json!({
+            "version": 3, "uuid": "u".repeat(36), "id": 99_999, "schemaId": 3,
+            "baseManifestList": list(0), "baseManifestListSize": 99_999, "deltaManifestList": list(1),
+            "deltaManifestListSize": 99_999, "changelogManifestList": list(2), "commitUser": "siltstone-0123456789ab",
+            "commitIdentifier": 123_456_789, "commitKind": "APPEND", "timeMillis": 1_800_000_000_000_i64,
+            "totalRecordCount": 9_999_999_999_i64, "deltaRecordCount": 99_999, "watermark": 1_800_000_000_000_i64
+        });
+        pointer.snapshot = Some(Snapshot::from_json("snapshot", json.to_string().as_bytes()).unwrap());
+        pointer
+    }
+
+    #[test]
+    fn full_pointer_round_trips_and_stays_below_the_limit() {
+        let pointer = full();
+        assert_eq!(pointer.change_ids.len(), CHANGE_IDS);
+        let record = pointer.to_record(&location()).unwrap();
+        assert!(record_bytes(&record.attributes) <= 6_000, "{}", record_bytes(&record.attributes));
+        assert_eq!(Pointer::from_record(&record, &location()).unwrap(), pointer);
+    }
+
+    #[test]
+    fn pointer_that_would_grow_too_large_is_refused_before_it_is_written() {
+        let mut pointer = full();
+        let snapshot = pointer.snapshot.as_mut().unwrap();
+        snapshot.properties = Some(BTreeMap::from([("note".to_owned(), "x".repeat(4_000))]));
+        assert!(pointer.to_record(&location()).unwrap_err().to_string().contains("at most 8192"));
+    }
+
+    #[test]
+    fn another_protocol_and_damaged_attributes_are_named() {
+        let record = full().to_record(&location()).unwrap();
+        let mut newer = record.clone();
+        newer.attributes.insert("protocol".into(), Attr::N(2));
+        assert!(matches!(Pointer::from_record(&newer, &location()), Err(CommitError::Protocol { found: 2, .. })));
+        for name in record.attributes.keys().filter(|n| !n.starts_with("snapshot")) {
+            let mut damaged = record.clone();
+            damaged.attributes.insert(name.clone(), Attr::N(-1));
+            let error = Pointer::from_record(&damaged, &location()).unwrap_err();
+            assert!(matches!(error, CommitError::BadPointer { .. } | CommitError::Protocol { .. }), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn successor_that_breaks_an_invariant_is_caught_before_it_is_written() {
+        let before = full();
+        let good = Pointer { rev: before.rev + 1, ..before.clone() };
+        assert!(before.check_successor(&good).is_ok());
+        let mut two_on = good.clone();
+        two_on.snapshot.as_mut().unwrap().id = SnapshotId(100_001);
+        let bad = [
+            Pointer { rev: before.rev + 2, ..good.clone() },
+            Pointer { earliest: SnapshotId(0), ..good.clone() },
+            Pointer { floor: SequenceNumber(-1), ..good.clone() },
+            Pointer { sweep_cutoff_ms: -1, ..good.clone() },
+            Pointer { checkpoints: Checkpoints::default(), ..good.clone() },
+            Pointer { incarnation: Incarnation("x".into()), ..good.clone() },
+            two_on,
+        ];
+        assert!(bad.iter().all(|next| before.check_successor(next).is_err()));
+    }
+
+    #[test]
+    fn published_snapshot_of_ours_carries_the_checkpoints_and_an_adopted_one_stays_as_it_is() {
+        let mut pointer = full();
+        let properties = pointer.published_snapshot().unwrap().properties.unwrap();
+        assert_eq!(base64::decode(&properties[PROPERTY_CHECKPOINTS]).unwrap(), pointer.checkpoints.pack());
+        let snapshot = pointer.snapshot.as_mut().unwrap();
+        snapshot.commit_user = "flink".into();
+        snapshot.commit_identifier = CommitIdentifier(1);
+        assert_eq!(pointer.published_snapshot(), pointer.snapshot);
+    }
+}

@@ -60,7 +60,13 @@ pub const fn padded(number: SequenceNumber) -> SequenceNumber {
 /// The smallest number of a millisecond: every row that arrived before it has a smaller one.
 #[must_use]
 pub const fn first_of(ms: i64) -> SequenceNumber {
-    let ms = if ms < 0 { 0 } else if ms > MS_MAX { MS_MAX } else { ms };
+    let ms = if ms < 0 {
+        0
+    } else if ms > MS_MAX {
+        MS_MAX
+    } else {
+        ms
+    };
     SequenceNumber(ms << MS_SHIFT)
 }
 

@@ -6,7 +6,10 @@
 use siltstone_commit::error::CommitError;
 use siltstone_format::error::FormatError;
 use siltstone_lsm::error::LsmError;
-use siltstone_store::{item::ItemError, object::ObjectError};
+use siltstone_store::{
+    item::ItemError,
+    object::{ObjectError, ObjectErrorKind},
+};
 
 /// What the caller does about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,6 +24,8 @@ pub enum ErrorKind {
     NotFound,
     /// An object is damaged or objects contradict each other: `silt check` says more.
     Corrupt,
+    /// Another writer replaced a snapshot: no commit until `silt repair`.
+    Forked,
     /// A bug of Siltstone.
     Bug,
 }
@@ -71,5 +76,47 @@ impl TableError {
     #[must_use]
     pub fn invalid(words: String) -> Self {
         Self::Invalid(words)
+    }
+
+    /// What the caller does next.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Invalid(_) => ErrorKind::Invalid,
+            Self::NotFound(_) => ErrorKind::NotFound,
+            Self::Corrupt(_) => ErrorKind::Corrupt,
+            Self::Conflict(_) => ErrorKind::Conflict,
+            Self::Unavailable(_) => ErrorKind::Unavailable,
+            Self::Bug(_) => ErrorKind::Bug,
+            Self::Format(error) => match error.kind() {
+                siltstone_format::ErrorKind::Corrupt => ErrorKind::Corrupt,
+                siltstone_format::ErrorKind::Unsupported | siltstone_format::ErrorKind::Invalid => ErrorKind::Invalid,
+            },
+            Self::Lsm(error) => match error.kind() {
+                siltstone_lsm::error::ErrorKind::Corrupt => ErrorKind::Corrupt,
+                siltstone_lsm::error::ErrorKind::Unavailable => ErrorKind::Unavailable,
+                siltstone_lsm::error::ErrorKind::Bug => ErrorKind::Bug,
+                _ => ErrorKind::Invalid,
+            },
+            Self::Commit(error) => match error.kind() {
+                siltstone_commit::ErrorKind::Unavailable => ErrorKind::Unavailable,
+                siltstone_commit::ErrorKind::NotFound => ErrorKind::NotFound,
+                siltstone_commit::ErrorKind::Corrupt => ErrorKind::Corrupt,
+                siltstone_commit::ErrorKind::Forked => ErrorKind::Forked,
+                siltstone_commit::ErrorKind::Bug => ErrorKind::Bug,
+                _ => ErrorKind::Invalid,
+            },
+            Self::Object(error) => match error.kind() {
+                ObjectErrorKind::NotFound => ErrorKind::NotFound,
+                ObjectErrorKind::PreconditionFailed | ObjectErrorKind::Conflict => ErrorKind::Conflict,
+                ObjectErrorKind::Denied | ObjectErrorKind::Invalid => ErrorKind::Invalid,
+                _ => ErrorKind::Unavailable,
+            },
+            Self::Item(error) => match error {
+                ItemError::ConditionFailed { .. } => ErrorKind::Conflict,
+                ItemError::Denied(_) | ItemError::TooLarge(_) | ItemError::Invalid(_) => ErrorKind::Invalid,
+                _ => ErrorKind::Unavailable,
+            },
+        }
     }
 }

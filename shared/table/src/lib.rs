@@ -25,6 +25,9 @@ pub mod table;
 pub mod text;
 pub mod writing;
 
+pub use siltstone_commit::context::Authority;
+pub use siltstone_format::options::Purpose;
+
 pub use error::{ErrorKind, Result, TableError};
 pub use name::{TableName, TableRef};
 pub use ports::Ports;

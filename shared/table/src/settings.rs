@@ -7,7 +7,7 @@ use siltstone_store::item::{Attr, Item, ItemCondition};
 
 use crate::{
     error::{Result, TableError},
-    name::TableRef,
+    name::{TableName, TableRef},
     ports::Ports,
 };
 
@@ -80,5 +80,108 @@ pub struct CompactLimits {
 impl Default for CompactLimits {
     fn default() -> Self {
         Self { memory_bytes: 512 << 20, reserve_ms: 20_000, lateness_ms: 3_600_000 }
+    }
+}
+
+/// What every function is told by its environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionSettings {
+    /// `SILTSTONE_BUCKET`
+    pub bucket: String,
+    /// `SILTSTONE_ITEMS_TABLE`
+    pub items_table: String,
+    /// `SILTSTONE_WAREHOUSE` and `SILTSTONE_TABLE`
+    pub table: TableRef,
+    /// `SILTSTONE_FUNCTION_INGEST`: the function whose event source mapping `maintain` checks.
+    pub ingest_function: Option<String>,
+    /// `SILTSTONE_REQUIRE_MAPPING`: `false` lets `ingest` run without a checked mapping (tests, one-off invocations).
+    pub require_mapping: bool,
+    /// `SILTSTONE_LATENESS_MS`: deletes younger than this survive compactions.
+    pub lateness_ms: i64,
+    /// `SILTSTONE_SWEEP`: `delete` lets `maintain` delete orphans; otherwise it only counts them.
+    pub sweep_deletes: bool,
+    /// `AWS_LAMBDA_FUNCTION_MEMORY_SIZE`, MiB.
+    pub memory_mb: u64,
+}
+
+impl FunctionSettings {
+    /// Reads the settings through `lookup` (the environment).
+    ///
+    /// # Errors
+    /// All faults together, one sentence each.
+    pub fn read(lookup: impl Fn(&str) -> Option<String>) -> std::result::Result<Self, Vec<String>> {
+        let mut faults = Vec::new();
+        let mut needed = |name: &str| match lookup(name).filter(|v| !v.is_empty()) {
+            Some(value) => value,
+            None => {
+                faults.push(format!("{name} is not set"));
+                String::new()
+            }
+        };
+        let (bucket, table) = (needed("SILTSTONE_BUCKET"), needed("SILTSTONE_TABLE"));
+        let items_table = lookup("SILTSTONE_ITEMS_TABLE").unwrap_or_else(|| "siltstone".to_owned());
+        let warehouse = lookup("SILTSTONE_WAREHOUSE").unwrap_or_else(|| "warehouse".to_owned());
+        let mut number = |name: &str, default: i64| match lookup(name) {
+            None => default,
+            Some(text) => text.parse().unwrap_or_else(|_| {
+                faults.push(format!("{name} is `{text}`, not a whole number"));
+                default
+            }),
+        };
+        let lateness_ms = number("SILTSTONE_LATENESS_MS", CompactLimits::default().lateness_ms).max(0);
+        let memory_mb = u64::try_from(number("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", 512)).unwrap_or(512);
+        let name = match table.parse::<TableName>() {
+            Ok(name) => Some(name),
+            Err(_) if table.is_empty() => None,
+            Err(error) => {
+                faults.push(format!("SILTSTONE_TABLE: {error}"));
+                None
+            }
+        };
+        let sweep = lookup("SILTSTONE_SWEEP").unwrap_or_else(|| "dry-run".to_owned());
+        if sweep != "delete" && sweep != "dry-run" {
+            faults.push(format!("SILTSTONE_SWEEP is `{sweep}`: write `dry-run` or `delete`"));
+        }
+        match name {
+            Some(name) if faults.is_empty() => Ok(Self {
+                bucket,
+                items_table,
+                table: TableRef::new(&warehouse, name),
+                ingest_function: lookup("SILTSTONE_FUNCTION_INGEST"),
+                require_mapping: lookup("SILTSTONE_REQUIRE_MAPPING").is_none_or(|v| v != "false"),
+                lateness_ms,
+                sweep_deletes: sweep == "delete",
+                memory_mb,
+            }),
+            _ => Err(faults),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_faults_of_the_environment_are_told_together() {
+        let lookup = |name: &str| match name {
+            "SILTSTONE_TABLE" => Some("no dot".to_owned()),
+            "SILTSTONE_LATENESS_MS" => Some("soon".to_owned()),
+            "SILTSTONE_SWEEP" => Some("yes".to_owned()),
+            _ => None,
+        };
+        assert_eq!(FunctionSettings::read(lookup).unwrap_err().len(), 4);
+    }
+
+    #[test]
+    fn defaults_fill_what_is_not_set() {
+        let lookup = |name: &str| match name {
+            "SILTSTONE_TABLE" => Some("demo.orders".to_owned()),
+            "SILTSTONE_BUCKET" => Some("lake".to_owned()),
+            _ => None,
+        };
+        let settings = FunctionSettings::read(lookup).unwrap();
+        assert_eq!(settings.table.location(), "warehouse/demo.db/orders");
+        assert!(settings.require_mapping && !settings.sweep_deletes);
     }
 }

@@ -108,6 +108,7 @@ pub(crate) async fn run(io: Io, context: TableContext, options: ExpireOptions) -
                 continue;
             }
         }
+        publish::ensure_latest(&io, &context, pointer.version()).await?;
         return remove(&io, &context, begin, end, names).await;
     }
     Err(CommitError::Contended { protocol: "expire", attempts: context.settings.max_attempts })
@@ -178,7 +179,6 @@ async fn remove(
     end: SnapshotId,
     names: Vec<(SnapshotId, i64)>,
 ) -> Result<Expired, CommitError> {
-    publish::ensure_latest(io, context, end).await?;
     let ids = (begin.0..=end.0).map(SnapshotId);
     let snapshots = roots::snapshots(io, steps::EXPIRE_WALK, context, ids).await?;
     let Some(kept) = snapshots.get(&end) else {

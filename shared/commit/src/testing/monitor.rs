@@ -34,6 +34,9 @@ pub struct Monitor {
     pub foreign: bool,
     manifests: BTreeMap<String, Vec<ManifestEntry>>,
     lists: BTreeMap<String, Vec<ManifestFileMeta>>,
+    /// What a snapshot refers to never changes: read once, looked for at every check.
+    contents: BTreeMap<String, Content>,
+    tips: BTreeSet<SnapshotId>,
     names: BTreeMap<SnapshotId, (Option<String>, String, CommitIdentifier)>,
     gone: BTreeSet<String>,
     deleted: BTreeSet<FileKey>,
@@ -42,6 +45,12 @@ pub struct Monitor {
     witnessed: BTreeSet<(u32, u64)>,
     newest: BTreeMap<i32, Row>,
     latest: i64,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Content {
+    keys: Vec<(String, Option<i64>)>,
+    live: Live,
 }
 
 macro_rules! invariant {
@@ -59,6 +68,8 @@ impl Monitor {
             foreign: false,
             manifests: BTreeMap::new(),
             lists: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            tips: BTreeSet::new(),
             names: BTreeMap::new(),
             gone: BTreeSet::new(),
             deleted: BTreeSet::new(),
@@ -203,33 +214,54 @@ impl Monitor {
             }
         }
         if let Some(snapshot) = pointer.snapshot.clone().filter(|_| pointer.state != TableState::Forked) {
-            let live = self.reachable(world, &snapshot);
-            self.tip(world, &snapshot, &live);
+            if self.reachable(world, &snapshot) || self.tips.insert(snapshot.id) {
+                let live = self.live(&snapshot);
+                self.tip(world, &snapshot, &live);
+            }
         }
     }
 
-    /// 11: the objects that a snapshot names are there, with the sizes on record.
-    fn reachable(&mut self, world: &World, snapshot: &Snapshot) -> Live {
+    /// 11: the objects that a snapshot names are there, with the sizes on record. True if it was seen for the first time.
+    fn reachable(&mut self, world: &World, snapshot: &Snapshot) -> bool {
+        let name = format!("{} {}", snapshot.base_manifest_list, snapshot.delta_manifest_list);
+        let new = !self.contents.contains_key(&name);
+        if new {
+            let content = self.read(world, snapshot);
+            self.contents.insert(name.clone(), content);
+        }
+        for (key, size) in self.contents.get(&name).map(|c| c.keys.as_slice()).unwrap_or_default() {
+            self.exists(world, key, *size);
+        }
+        new
+    }
+
+    fn live(&self, snapshot: &Snapshot) -> Live {
+        let name = format!("{} {}", snapshot.base_manifest_list, snapshot.delta_manifest_list);
+        self.contents.get(&name).map(|c| c.live.clone()).unwrap_or_default()
+    }
+
+    fn read(&mut self, world: &World, snapshot: &Snapshot) -> Content {
         let lists = [
             (&snapshot.base_manifest_list, snapshot.base_manifest_list_size),
             (&snapshot.delta_manifest_list, snapshot.delta_manifest_list_size),
         ];
-        let mut entries = Vec::new();
+        let (mut entries, mut keys) = (Vec::new(), Vec::new());
         for (name, size) in lists {
-            self.exists(world, &self.context.location.manifest(name), size);
+            keys.push((self.context.location.manifest(name), size));
             for meta in self.list(world, name) {
+                keys.push((self.context.location.manifest(&meta.file_name), Some(meta.file_size)));
                 entries.extend(self.manifest(world, &meta));
             }
         }
         let live = Live::replay(entries);
         for entry in live.files() {
             let key = codec::bucket_file(&self.context, entry, &entry.file.file_name).unwrap_or_else(|e| panic!("{e}"));
-            self.exists(world, &key, Some(entry.file.file_size));
+            keys.push((key, Some(entry.file.file_size)));
         }
         let rows: i64 = live.files().map(|e| e.file.row_count).sum();
         let total = snapshot.total_record_count;
         invariant!(total.is_none_or(|t| t == rows), "20: snapshot {} says {total:?} rows, it has {rows}", snapshot.id);
-        live
+        Content { keys, live }
     }
 
     fn exists(&self, world: &World, key: &str, size: Option<i64>) {
@@ -282,8 +314,8 @@ impl Monitor {
     pub fn newest(&mut self, world: &World) -> BTreeMap<i32, Row> {
         let mut newest: BTreeMap<i32, Row> = BTreeMap::new();
         let Some(snapshot) = self.read_pointer(world).and_then(|p| p.snapshot) else { return newest };
-        let live = self.reachable(world, &snapshot);
-        for entry in live.files() {
+        self.reachable(world, &snapshot);
+        for entry in self.live(&snapshot).files() {
             for row in self.rows(world, entry) {
                 let best = newest.entry(row.key).or_insert(row);
                 if row.sequence > best.sequence {

@@ -21,8 +21,9 @@ use crate::{
     codec,
     context::TableContext,
     error::{CommitError, ErrorKind},
-    io::{Machine, Reply, Step},
+    io::{ItemName, Machine, Reply, Step},
     manifests::Scope,
+    pointer::Pointer,
     protocol::{self, ExpireOptions, Expired, SweepOptions, Swept},
 };
 
@@ -84,6 +85,7 @@ struct Run<'a> {
     actors: Vec<Actor>,
     summary: Summary,
     batches: u64,
+    pointer: Option<Pointer>,
 }
 
 /// Runs one seed to the end.
@@ -96,8 +98,9 @@ pub fn run(context: &TableContext, seed: u64, plan: &Plan) -> Summary {
     world.ok(protocol::create(context, None));
     world.faults = plan.faults;
     let (random, summary) = (Random::new(seed ^ 0x5eed), Summary::default());
-    let mut run = Run { context, world, random, plan, actors: Vec::new(), summary, batches: 0 };
+    let mut run = Run { context, world, random, plan, actors: Vec::new(), summary, batches: 0, pointer: None };
     let mut rounds = 0;
+    run.refresh();
     while !run.done() {
         rounds += 1;
         assert!(rounds < 60_000, "invariant 23: seed {seed}: work is left after {rounds} rounds");
@@ -107,14 +110,21 @@ pub fn run(context: &TableContext, seed: u64, plan: &Plan) -> Summary {
         }
         run.spawn();
         run.step(rounds < 400);
+        run.refresh();
     }
     run.finish(seed)
 }
 
 impl Run<'_> {
+    fn refresh(&mut self) {
+        let rev = self.world.items.get(&ItemName::Pointer).map(|r| r.rev);
+        if self.pointer.as_ref().map(|p| p.rev) != rev {
+            self.pointer = self.world.monitor.read_pointer(&self.world);
+        }
+    }
+
     fn covered(&self, n: u32) -> (u64, SequenceNumber) {
-        let pointer = self.world.monitor.read_pointer(&self.world);
-        let checkpoint = pointer.map(|p| (p.checkpoints.get(&fixture::shard(n)), p.floor));
+        let checkpoint = self.pointer.as_ref().map(|p| (p.checkpoints.get(&fixture::shard(n)), p.floor));
         match checkpoint {
             Some((Lookup::Found(found), floor)) => {
                 let position = (0..=self.plan.positions).find(|p| found.position == (*p).into()).unwrap_or(0);

@@ -115,7 +115,7 @@ impl World {
     /// A copy whose ids differ from what this one will give out.
     #[must_use]
     pub fn elsewhere(&self) -> Self {
-        Self { uuids: self.uuids.wrapping_add(1 << 40), ..self.clone() }
+        Self { uuids: Random::new(self.uuids).next(), ..self.clone() }
     }
 
     /// Writes an object outside any protocol, as ingest and foreign engines do.

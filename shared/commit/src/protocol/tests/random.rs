@@ -30,17 +30,23 @@ fn seeds(from: u64, count: u64, plan: &Plan) -> Summary {
 
 #[test]
 fn interleaved_writers_compactor_expiry_and_sweep_break_no_invariant() {
-    let total = seeds(0, 100, &plan());
-    assert!(total.compacted > 10 && total.expired > 10 && total.swept > 10 && total.refused > 10, "{total:?}");
-    eprintln!("{total:?}");
+    let total = seeds(0, 30, &plan());
+    assert!(total.compacted > 5 && total.expired > 5 && total.swept > 5 && total.refused > 5, "{total:?}");
 }
 
 #[test]
 fn interleavings_with_crashes_zombies_and_lost_answers_break_no_invariant() {
     let faults = Faults { throttle: 20, conflict: 20, lost_answer: 20, lost_request: 10, late: 15 };
-    let total = seeds(10_000, 100, &Plan { faults, crash: 10, ..plan() });
-    assert!(total.crashed > 10 && total.compacted > 10 && total.expired > 10, "{total:?}");
-    eprintln!("{total:?}");
+    let total = seeds(10_000, 30, &Plan { faults, crash: 10, ..plan() });
+    assert!(total.crashed > 5 && total.compacted > 5 && total.expired > 5, "{total:?}");
+}
+
+#[test]
+#[ignore = "some minutes: thousands of seeds, before a release and after a change of a protocol"]
+fn thousands_of_seeds_break_no_invariant() {
+    let faults = Faults { throttle: 20, conflict: 20, lost_answer: 20, lost_request: 10, late: 15 };
+    seeds(1_000_000, 2_000, &plan());
+    seeds(2_000_000, 2_000, &Plan { faults, crash: 10, ..plan() });
 }
 
 #[test]

@@ -1,0 +1,84 @@
+//! The S3 event that starts a compaction (S3 user guide, "Event message structure").
+//!
+//! Neighbours: `handler`. Keys arrive URL-encoded. Invariant: 1. an event may come twice, late, or for an object that is gone.
+
+use serde::{Deserialize, Serialize};
+
+/// An event: one or more objects that were created.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct S3Event {
+    /// Records.
+    #[serde(rename = "Records", default)]
+    pub records: Vec<S3EventRecord>,
+}
+
+/// One created object.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct S3EventRecord {
+    /// Where.
+    pub s3: S3Entity,
+}
+
+/// Bucket and object.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct S3Entity {
+    /// Bucket.
+    pub bucket: S3Bucket,
+    /// Object.
+    pub object: S3Object,
+}
+
+/// The bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct S3Bucket {
+    /// Name.
+    pub name: String,
+}
+
+/// The object.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct S3Object {
+    /// Key, URL-encoded with `+` for a space.
+    pub key: String,
+}
+
+impl S3Object {
+    /// The key as it is in the bucket.
+    #[must_use]
+    pub fn decoded_key(&self) -> String {
+        let mut bytes = Vec::with_capacity(self.key.len());
+        let mut rest = self.key.as_bytes();
+        while let Some((&first, after)) = rest.split_first() {
+            let escaped = match (first, after) {
+                (b'%', [high, low, ..]) => {
+                    std::str::from_utf8(&[*high, *low]).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok())
+                }
+                _ => None,
+            };
+            match escaped {
+                Some(byte) => {
+                    bytes.push(byte);
+                    rest = after.get(2..).unwrap_or_default();
+                }
+                None => {
+                    bytes.push(if first == b'+' { b' ' } else { first });
+                    rest = after;
+                }
+            }
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_decoded_as_s3_encodes_them() {
+        let key = |text: &str| S3Object { key: text.to_owned() }.decoded_key();
+        assert_eq!(key("a/dt%3D2026-01-01/b+c%2B.json"), "a/dt=2026-01-01/b c+.json");
+        assert_eq!(key("100%"), "100%");
+        assert_eq!(key("%C3%A9"), "é");
+    }
+}

@@ -1,0 +1,131 @@
+//! Decode, call, encode. Generic over the ports, so it runs alike in Lambda, in the local stack and in tests.
+//!
+//! Neighbours: `event`, `siltstone_table::ingest`. Invariant: 1. an error fails the invocation: nothing is acknowledged and Kinesis redelivers.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use siltstone_store::stream::StreamAdmin;
+use siltstone_table::{
+    ErrorKind, Ports, TableError,
+    emf::{self, Metric},
+    ingest::{Ingest, IngestReport},
+    maintain,
+    settings::{FunctionSettings, IngestLimits},
+};
+
+use crate::event::{BatchResponse, KinesisEvent};
+
+/// The recorded event source mapping is looked at again after this long, ms.
+const MAPPING_TRUSTED_MS: i64 = 600_000;
+
+/// A warm `ingest` function.
+#[derive(Debug)]
+pub struct Handler {
+    ports: Ports,
+    ingest: Ingest,
+    settings: FunctionSettings,
+    mapping_checked_ms: AtomicI64,
+}
+
+impl Handler {
+    /// A handler over `ports`; `streams` finds the parents of new shards.
+    #[must_use]
+    pub fn new(ports: Ports, streams: Option<Arc<dyn StreamAdmin>>, settings: FunctionSettings) -> Self {
+        let ingest = Ingest::new(ports.clone(), settings.table.clone(), streams, IngestLimits::default());
+        Self { ports, ingest, settings, mapping_checked_ms: AtomicI64::new(i64::MIN) }
+    }
+
+    /// Handles one event; the invocation ends at `deadline_ms`. Metrics go to `metrics`, one line.
+    ///
+    /// # Errors
+    /// As the use-case: the invocation fails and nothing is acknowledged.
+    pub async fn handle(
+        &self,
+        event: KinesisEvent,
+        deadline_ms: i64,
+        metrics: impl FnOnce(String),
+    ) -> Result<BatchResponse, TableError> {
+        let started = self.ports.clock.now_ms();
+        let Some(batch) = event.into_batch()? else { return Ok(BatchResponse::default()) };
+        self.require_mapping(&batch.stream_arn, started).await?;
+        let result = self.ingest.handle(&batch, deadline_ms).await;
+        let now = self.ports.clock.now_ms();
+        let forked = result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Forked);
+        let report = result.as_ref().ok();
+        metrics(emf::document(
+            "ingest",
+            &self.settings.table.name.to_string(),
+            &measured(report, forked, started, now),
+            now,
+        ));
+        let report = result?;
+        tracing::info!(
+            shard = batch.shard,
+            records = report.records,
+            redelivered = report.redelivered,
+            changes = report.changes,
+            files = report.files,
+            snapshot = report.snapshot,
+            ms = now - started,
+            "batch committed"
+        );
+        Ok(BatchResponse::default())
+    }
+
+    /// Handles an event given as JSON text.
+    ///
+    /// # Errors
+    /// As [`Handler::handle`]; also for text that is not an event.
+    pub async fn handle_json(
+        &self,
+        payload: &[u8],
+        deadline_ms: i64,
+        metrics: impl FnOnce(String),
+    ) -> Result<Vec<u8>, TableError> {
+        let event: KinesisEvent = serde_json::from_slice(payload)
+            .map_err(|e| TableError::Invalid(format!("the payload is not a Kinesis event: {e}")))?;
+        let response = self.handle(event, deadline_ms, metrics).await?;
+        serde_json::to_vec(&response).map_err(|e| TableError::Bug(e.to_string()))
+    }
+
+    /// Fails closed while the event source mapping was not seen to be safe.
+    async fn require_mapping(&self, stream_arn: &str, now: i64) -> Result<(), TableError> {
+        let checked = self.mapping_checked_ms.load(Ordering::Relaxed);
+        if !self.settings.require_mapping || now.saturating_sub(checked) < MAPPING_TRUSTED_MS {
+            return Ok(());
+        }
+        maintain::require_mapping(&self.ports, &self.settings.table, stream_arn).await?;
+        self.mapping_checked_ms.store(now, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn measured(report: Option<&IngestReport>, forked: bool, started: i64, now: i64) -> Vec<Metric> {
+    let millis = |ms: i64| u64::try_from(ms).unwrap_or(0);
+    let mut metrics = vec![
+        Metric::millis("Duration", millis(now - started)),
+        Metric::count("Failed", u64::from(report.is_none())),
+        Metric::count("Forked", u64::from(forked)),
+    ];
+    if let Some(report) = report {
+        metrics.extend([
+            Metric::count("Records", report.records),
+            Metric::count("Redelivered", report.redelivered),
+            Metric::count("Changes", report.changes),
+            Metric::count("Ignored", report.ignored.values().sum()),
+            Metric::count("Quarantined", report.quarantined.values().sum()),
+            Metric::count("Files", report.files),
+            Metric::bytes("Bytes", report.bytes),
+            Metric::count("Buckets", report.buckets),
+            Metric::count("Tasks", report.tasks),
+            Metric::count("Replans", report.replans),
+        ]);
+        if let Some(oldest) = report.oldest_arrival_ms {
+            metrics.push(Metric::millis("Freshness", millis(now - oldest)));
+        }
+    }
+    metrics
+}

@@ -1,0 +1,125 @@
+//! Expiry and sweep: rules 4 and 5, and what must survive them.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+/// Five snapshots, the second one a compaction of bucket 0, all two hours old.
+fn old_table() -> (TableContext, World) {
+    let (context, mut world) = grown_by(1);
+    let change = compaction(&mut world, &context, 0, "c");
+    commit_ok(&mut world, &context, change);
+    let last = pointer(&world).checkpoints.recent().next().unwrap().1.last_sequence;
+    for n in 1..4_u64 {
+        let change = fixture::batch(&mut world, &context, 0, Some(n * 4), n * 4 + 4, last);
+        commit_ok(&mut world, &context, change);
+    }
+    world.now_ms += 2 * 3_600_000;
+    (context, world)
+}
+
+#[test]
+fn rule_4_expiry_deletes_what_only_expired_snapshots_needed() {
+    let (context, mut world) = old_table();
+    let expired = world.ok(expire(&context, expiry()));
+    assert_eq!(expired.snapshots, [1, 2, 3].map(SnapshotId));
+    assert_eq!((expired.earliest, pointer(&world).earliest), (SnapshotId(4), SnapshotId(4)));
+    assert_eq!(world.monitor.snapshot_ids(&world), [4, 5].map(SnapshotId));
+    assert_eq!(&world.objects[&context.location.earliest_hint()].body[..], b"4");
+    let data = expired.keys.iter().filter(|k| k.contains("bucket-")).count();
+    assert_eq!(data, 1, "the compacted file: {:?}", expired.keys);
+    assert_eq!(world.ok(expire(&context, expiry())).snapshots, []);
+}
+
+#[test]
+fn rule_4_name_stays_until_its_successor_is_twenty_minutes_old() {
+    let (context, mut world) = grown_by(4);
+    let greedy = ExpireOptions { retain_min: 1, retain_max: 1, time_retained_ms: 0, ..ExpireOptions::default() };
+    world.now_ms += 19 * 60_000;
+    assert_eq!(world.ok(expire(&context, greedy.clone())).snapshots, []);
+    world.now_ms += 2 * 60_000;
+    assert_eq!(world.ok(expire(&context, greedy)).snapshots, [1, 2, 3].map(SnapshotId));
+}
+
+#[test]
+fn rule_4_tag_keeps_its_files_and_consumer_keeps_its_snapshots() {
+    let (context, mut world) = old_table();
+    let tagged = world.objects[&context.location.snapshot(SnapshotId(1))].body.clone();
+    let mut json: serde_json::Value = serde_json::from_slice(&tagged).unwrap();
+    json["tagCreateTime"] = serde_json::json!([2026, 1, 2, 3, 4, 5]);
+    world.put(&context.location.tag("keep"), serde_json::to_vec(&json).unwrap());
+    world.put(&format!("{}a", context.location.consumer_prefix()), r#"{"nextSnapshot": 3}"#);
+    let expired = world.ok(expire(&context, expiry()));
+    assert_eq!(expired.snapshots, [1, 2].map(SnapshotId));
+    assert!(!expired.keys.iter().any(|k| k.contains("bucket-")), "{:?}", expired.keys);
+    let snapshot = crate::codec::decode_snapshot("tag", &tagged).unwrap();
+    for entry in world.ok(live_files(&context, snapshot, Scope::Everything)) {
+        assert!(world.objects.contains_key(&codec_key(&context, &entry)));
+    }
+    world.ok(rollback(&context, RollbackTarget::Tag("keep".into()), ChangeId::derive("to tag")));
+}
+
+#[test]
+fn rule_4_latest_is_raised_before_names_below_it_go() {
+    let (context, mut world) = old_table();
+    world.put(&context.location.latest_hint(), "1");
+    world.ok(expire(&context, expiry()));
+    assert_eq!(&world.objects[&context.location.latest_hint()].body[..], b"5");
+}
+
+#[test]
+fn rule_5_sweep_takes_old_orphans_and_nothing_else() {
+    let (context, mut world) = old_table();
+    let orphan = fixture::batch(&mut world, &context, 7, None, 5, ZERO);
+    for key in ["README.md", "siltstone/quarantine/x", "schema/schema-0.bak", "manifest/README"] {
+        world.put(&format!("{}/{key}", context.location.root()), "mine");
+    }
+    world.put(&context.location.manifest("manifest-lost-0"), "lost");
+    world.now_ms += 3 * 86_400_000;
+    let young = fixture::batch(&mut world, &context, 8, None, 5, ZERO);
+    let before: BTreeSet<String> = world.objects.keys().cloned().collect();
+    let rev = pointer(&world).rev;
+    let dry = world.ok(sweep(&context, SweepOptions::default()));
+    assert_eq!((pointer(&world).rev, world.objects.len()), (rev, before.len()), "a dry run changes nothing");
+    let swept = world.ok(sweep(&context, SweepOptions { dry_run: false, ..SweepOptions::default() }));
+    assert_eq!(dry, swept);
+    let mut expected: Vec<String> = orphan.files.iter().map(|e| codec_key(&context, e)).collect();
+    expected.push(context.location.manifest("manifest-lost-0"));
+    expected.sort();
+    assert_eq!(swept.keys, expected);
+    // What the sweep took can never be named again, what it left can.
+    assert!(matches!(conflict_of(&mut world, &context, &orphan), Conflict::OlderThanSweep { .. }));
+    commit_ok(&mut world, &context, young);
+}
+
+#[test]
+fn rule_5_files_of_unfinished_jobs_stay_if_the_caller_names_them() {
+    let (context, mut world) = old_table();
+    let job = fixture::batch(&mut world, &context, 7, None, 5, ZERO);
+    let in_flight = job.files.iter().map(|e| codec_key(&context, e)).collect();
+    world.now_ms += 3 * 86_400_000;
+    let options = SweepOptions { dry_run: false, in_flight, ..SweepOptions::default() };
+    assert_eq!(world.ok(sweep(&context, options)).keys, Vec::<String>::new());
+}
+
+#[test]
+fn decoupled_changelogs_are_refused_by_expiry() {
+    let (context, mut world) = old_table();
+    let options = ExpireOptions { decoupled_changelog: true, ..expiry() };
+    let error = world.run(expire(&context, options)).unwrap().unwrap_err();
+    assert!(error.to_string().contains("changelog.*-retained"), "{error}");
+}
+
+#[test]
+fn check_names_what_is_missing_and_what_has_another_size() {
+    let (context, mut world) = old_table();
+    assert_eq!(world.ok(check(&context)).findings, []);
+    let files = live(&mut world, &context);
+    let (gone, short) = (codec_key(&context, &files[0]), codec_key(&context, &files[1]));
+    world.objects.remove(&gone);
+    world.put(&short, "x");
+    world.put(&context.location.latest_hint(), "99");
+    let objects: Vec<String> = world.ok(check(&context)).findings.into_iter().map(|f| f.object).collect();
+    let expected = BTreeSet::from([gone, short, context.location.latest_hint()]);
+    assert_eq!(objects.into_iter().collect::<BTreeSet<_>>(), expected);
+}

@@ -1,0 +1,183 @@
+//! Publication, foreign writers, rollback and restore: rules 2, 3, 8 and 9.
+
+use super::*;
+use crate::{
+    io::ItemName,
+    pointer::{PROPERTY_CHECKPOINTS, TableState},
+    testing::world::Fault,
+};
+
+#[test]
+fn rule_2_lost_answer_of_the_swap_is_found_committed_and_not_repeated() {
+    let (context, world) = grown_by(1);
+    let mut whole = world.clone();
+    let last = pointer(&world).checkpoints.recent().next().unwrap().1.last_sequence;
+    let change = fixture::batch(&mut whole, &context, 0, Some(4), 8, last);
+    whole.log.clear();
+    let start = whole.clone();
+    commit_ok(&mut whole, &context, change.clone());
+    let at = whole.log.iter().position(|s| s.starts_with("commit/6")).unwrap();
+    let mut world = start;
+    world.plan = Some((at, Fault::LostAnswer));
+    assert_eq!(commit_ok(&mut world, &context, change), (SnapshotId(2), false));
+    assert_eq!(pointer(&world).rev, 3);
+}
+
+#[test]
+fn rule_3_snapshot_of_a_dead_author_is_published_by_whoever_comes_next() {
+    let (context, mut world) = grown_by(1);
+    let last = pointer(&world).checkpoints.recent().next().unwrap().1.last_sequence;
+    let dead = fixture::batch(&mut world, &context, 0, Some(4), 8, last);
+    stop_before(&mut world, commit(&context, dead.clone()), "publish/1");
+    assert_eq!(world.monitor.snapshot_ids(&world), [SnapshotId(1)]);
+    // The redelivered batch is acknowledged only now that it is published.
+    let again = Change { files: Vec::new(), ..dead };
+    assert_eq!(commit_ok(&mut world, &context, again), (SnapshotId(2), true));
+    assert_eq!(world.monitor.snapshot_ids(&world), [1, 2].map(SnapshotId));
+}
+
+#[test]
+fn rule_8_foreign_snapshot_on_top_of_ours_is_adopted_and_our_change_rebased() {
+    let (context, mut world) = grown_by(2);
+    let last = pointer(&world).checkpoints.recent().next().unwrap().1.last_sequence;
+    let change = fixture::batch(&mut world, &context, 0, Some(8), 12, last);
+    foreign_commit(&mut world, &context, 7);
+    assert_eq!(commit_ok(&mut world, &context, change).0, SnapshotId(4));
+    let keys: Vec<i64> = live(&mut world, &context).iter().map(|e| e.file.min_sequence_number.0).collect();
+    assert!(keys.contains(&7), "the foreign row is there");
+}
+
+#[test]
+fn rule_8_adoption_raises_the_floor_and_numbers_below_it_are_renumbered() {
+    let (context, mut world) = grown_by(1);
+    let change = fixture::batch(&mut world, &context, 0, Some(4), 8, ZERO);
+    let above = change.ranges[0].last_sequence.0 + (1 << 30);
+    foreign_commit(&mut world, &context, above);
+    let floor = crate::sequence::padded(SequenceNumber(above));
+    assert_eq!(conflict_of(&mut world, &context, &change), Conflict::Renumber { above: floor });
+    let renumbered = fixture::batch(&mut world, &context, 0, Some(4), 8, floor);
+    commit_ok(&mut world, &context, renumbered);
+}
+
+#[test]
+fn rule_8_foreign_snapshot_in_place_of_ours_forks_and_repair_keeps_both() {
+    let (context, mut world) = forked();
+    assert_eq!(pointer(&world).state, TableState::Forked);
+    let change = fixture::batch(&mut world, &context, 1, None, 3, ZERO);
+    let error = world.run(commit(&context, change)).unwrap().unwrap_err();
+    assert!(matches!(error, CommitError::Forked { .. }));
+    let repaired = world.ok(repair_fork(&context));
+    assert_eq!((repaired.state, repaired.version()), (TableState::Active, SnapshotId(4)));
+    let numbers: Vec<i64> = live(&mut world, &context).iter().map(|e| e.file.min_sequence_number.0).collect();
+    assert!(numbers.contains(&5), "theirs");
+    let rows: i64 = live(&mut world, &context).iter().map(|e| e.file.row_count).sum();
+    assert_eq!(rows, 13, "twelve of ours, one of theirs");
+    assert_eq!(world.ok(check(&context)).findings, []);
+}
+
+#[test]
+fn rule_8_foreign_rollback_is_refused_and_nothing_is_put_again() {
+    let (context, mut world) = grown_by(3);
+    world.ok(set_paused(&context, true));
+    world.ok(set_paused(&context, false));
+    world.objects.remove(&context.location.snapshot(SnapshotId(3)));
+    let before = world.objects.len();
+    let error = world.run(load(&context, false)).unwrap().unwrap_err();
+    assert!(matches!(error, CommitError::ForeignRollback { missing: SnapshotId(3), .. }), "{error}");
+    assert_eq!(world.objects.len(), before);
+    // The tip's own publication was not yet on record, but its lists are gone: Java's rollback deletes them.
+    let (context, mut world) = grown_by(3);
+    let list = pointer(&world).snapshot.unwrap().delta_manifest_list;
+    world.objects.remove(&context.location.snapshot(SnapshotId(3)));
+    world.objects.remove(&context.location.manifest(&list));
+    let error = world.run(load(&context, false)).unwrap().unwrap_err();
+    assert!(matches!(error, CommitError::ForeignRollback { missing: SnapshotId(3), .. }), "{error}");
+}
+
+#[test]
+fn rule_8_rollback_brings_the_content_back_and_leaves_the_positions() {
+    let (context, mut world) = grown_by(2);
+    let wanted = world.watch(|monitor, world| monitor.newest(world));
+    let old = compaction(&mut world, &context, 0, "c");
+    commit_ok(&mut world, &context, old);
+    let last = pointer(&world).checkpoints.recent().next().unwrap().1.last_sequence;
+    let change = fixture::batch(&mut world, &context, 0, Some(8), 20, last);
+    commit_ok(&mut world, &context, change);
+    let before = pointer(&world).checkpoints;
+    let target = RollbackTarget::Snapshot(SnapshotId(2));
+    let outcome = world.ok(rollback(&context, target.clone(), ChangeId::derive("r")));
+    assert_eq!(outcome, Outcome::Committed { snapshot: Some(SnapshotId(5)), rev: 6, already: false });
+    assert_eq!(world.watch(|monitor, world| monitor.newest(world)), wanted);
+    assert_eq!(pointer(&world).checkpoints, before);
+    let again = world.ok(rollback(&context, target, ChangeId::derive("r")));
+    assert!(matches!(again, Outcome::Committed { already: true, .. }));
+    // The copies outlive the expiry of what they were copied from.
+    world.now_ms += 86_400_000;
+    world.ok(expire(&context, ExpireOptions { retain_min: 1, ..expiry() }));
+    assert_eq!(world.watch(|monitor, world| monitor.newest(world)), wanted);
+}
+
+#[test]
+fn rule_9_lost_pointer_is_rebuilt_with_its_checkpoints_as_a_new_incarnation() {
+    let (context, mut world) = grown_by(3);
+    let before = pointer(&world);
+    world.items.remove(&ItemName::Pointer);
+    let restored = world.ok(restore(&context));
+    assert_eq!(restored.checkpoints, before.checkpoints);
+    assert_eq!(restored.table_uuid, before.table_uuid);
+    assert_ne!(restored.incarnation, before.incarnation);
+    assert!(restored.rev > before.rev + 1_000 && restored.floor >= before.floor);
+    let last = crate::protocol::sequence_floor(
+        &restored,
+        crate::sequence::Reservation { slot: crate::sequence::Slot(1), floor: ZERO },
+    );
+    let change = fixture::batch(&mut world, &context, 0, Some(12), 16, last);
+    assert_eq!(commit_ok(&mut world, &context, change).0, SnapshotId(4));
+}
+
+#[test]
+fn rule_9_pointer_behind_s3_serves_nothing_until_it_is_restored() {
+    let (context, mut world) = grown_by(2);
+    let old = world.items.clone();
+    let last = pointer(&world).checkpoints.recent().next().unwrap().1.last_sequence;
+    let change = fixture::batch(&mut world, &context, 0, Some(8), 12, last);
+    commit_ok(&mut world, &context, change.clone());
+    world.items = old;
+    let error = world.run(commit(&context, change.clone())).unwrap().unwrap_err();
+    assert!(matches!(error, CommitError::PointerBehind { found: SnapshotId(3), .. }), "{error}");
+    world.ok(restore(&context));
+    assert!(commit_ok(&mut world, &context, change).1, "the lost pointer's commit is known again");
+}
+
+#[test]
+fn every_published_snapshot_carries_what_its_pointer_can_be_rebuilt_from() {
+    let (_, world) = grown_by(2);
+    let snapshot = world.monitor.snapshot(&world, SnapshotId(2)).unwrap();
+    let packed = &snapshot.properties.unwrap()[PROPERTY_CHECKPOINTS];
+    let bytes = crate::base64::decode(packed).unwrap();
+    assert_eq!(bytes, pointer(&world).checkpoints.pack());
+}
+
+#[test]
+fn existing_paimon_table_is_put_under_a_pointer_with_a_floor_above_its_rows() {
+    let (context, mut world) = table();
+    world.items.clear();
+    foreign_commit(&mut world, &context, 5_000_000);
+    let adopted = world.ok(adopt_table(&context));
+    assert_eq!((adopted.version(), adopted.earliest), (SnapshotId(1), SnapshotId(1)));
+    assert_eq!(adopted.floor, crate::sequence::padded(SequenceNumber(5_000_000)));
+    let error = world.run(adopt_table(&context)).unwrap().unwrap_err();
+    assert!(matches!(error, CommitError::TableExists { .. }));
+    let change = fixture::batch(&mut world, &context, 0, None, 4, adopted.floor);
+    assert_eq!(commit_ok(&mut world, &context, change).0, SnapshotId(2));
+}
+
+#[test]
+fn create_refuses_a_table_that_is_there_and_finishes_one_that_was_interrupted() {
+    let (context, mut world) = table();
+    let error = world.run(create(&context, None)).unwrap().unwrap_err();
+    assert_eq!(error.kind(), crate::ErrorKind::Mismatch);
+    let mut world = World::new(&context, 3);
+    stop_before(&mut world, create(&context, None), "create/3");
+    world.ok(create(&context, None));
+}
