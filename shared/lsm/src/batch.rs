@@ -4,12 +4,14 @@
 //! Invariants (checked by [`KeyValueBatch::new`]): 1. all three parts have the same length; 2. numbers and kinds are never null;
 //! 3. kinds are 0..=3.
 
+use std::sync::Arc;
+
 use arrow::{
     array::{Array, Int8Array, Int64Array, RecordBatch},
     datatypes::SchemaRef,
 };
 
-use crate::error::LsmError;
+use crate::{error::LsmError, keys::KeyColumns};
 
 /// Row kind +I: an insert.
 pub const INSERT: i8 = 0;
@@ -35,6 +37,8 @@ pub struct KeyValueBatch {
     pub sequence: Int64Array,
     /// Row kind of each row, Paimon's byte values.
     pub kind: Int8Array,
+    /// The keys in comparable form, where the reader had to make them anyway.
+    pub(crate) keys: Option<Arc<KeyColumns>>,
 }
 
 impl KeyValueBatch {
@@ -52,7 +56,7 @@ impl KeyValueBatch {
         if let Some(bad) = kind.values().iter().find(|k| !(INSERT..=DELETE).contains(k)) {
             return Err(LsmError::Rows(format!("{bad} is not a row kind (0 to 3)")));
         }
-        Ok(Self { values, sequence, kind })
+        Ok(Self { values, sequence, kind, keys: None })
     }
 
     /// An empty batch of the given value columns.
@@ -62,6 +66,7 @@ impl KeyValueBatch {
             values: RecordBatch::new_empty(values),
             sequence: Int64Array::from(Vec::<i64>::new()),
             kind: Int8Array::from(Vec::<i8>::new()),
+            keys: None,
         }
     }
 
@@ -84,6 +89,7 @@ impl KeyValueBatch {
             values: self.values.slice(offset, length),
             sequence: self.sequence.slice(offset, length),
             kind: self.kind.slice(offset, length),
+            keys: None,
         }
     }
 }

@@ -12,7 +12,7 @@ use siltstone_format::{binary_row::encode_row, bucket::Bucketer, data_file::Stor
 use crate::{
     batch::{KeyValueBatch, UPDATE_BEFORE, is_retract},
     error::LsmError,
-    keys::KeyEncoder,
+    keys::{KeyColumns, KeyEncoder},
     layout::FileLayout,
     rows::row_at,
 };
@@ -67,6 +67,7 @@ impl Splitter {
     /// When a partition value or bucket key cannot be laid out.
     pub fn split(&self, batch: &KeyValueBatch) -> Result<Vec<Touched>, LsmError> {
         let types = self.layout.types_of(&self.partition);
+        let keys = Arc::new(self.encoder.encode(&batch.values)?);
         let mut groups: Groups = BTreeMap::new();
         let mut known: Option<(Vec<Value>, StoredRow)> = None;
         for row in 0..batch.len() {
@@ -82,7 +83,13 @@ impl Splitter {
         }
         Ok(groups
             .into_iter()
-            .map(|((partition_row, bucket), (partition, rows))| Touched { partition, partition_row, bucket, rows })
+            .map(|((partition_row, bucket), (partition, rows))| Touched {
+                partition,
+                partition_row,
+                bucket,
+                rows,
+                keys: keys.clone(),
+            })
             .collect())
     }
 
@@ -91,7 +98,7 @@ impl Splitter {
     /// # Errors
     /// [`LsmError::Encode`] when columns cannot be gathered.
     pub fn bucket_rows(&self, batch: &KeyValueBatch, touched: Touched) -> Result<BucketRows, LsmError> {
-        let keys = self.encoder.encode(&batch.values)?;
+        let keys = &touched.keys;
         let sequence = batch.sequence.values();
         let kind = batch.kind.values();
         let at = |i: u32| i as usize;
@@ -99,14 +106,15 @@ impl Splitter {
         let retract = |i: u32| kind.get(at(i)).is_some_and(|k| is_retract(*k));
         let mut order = touched.rows;
         order.sort_unstable_by(|&a, &b| {
-            keys.compare(at(a), &keys, at(b))
-                .then_with(|| keys.compare_order(at(a), &keys, at(b)))
+            keys.compare(at(a), keys, at(b))
+                .then_with(|| keys.compare_order(at(a), keys, at(b)))
                 .then_with(|| number(a).cmp(&number(b)))
                 .then_with(|| retract(b).cmp(&retract(a)))
+                .then(a.cmp(&b))
         });
         let changelog = if self.changelog {
             let mut by_age = order.clone();
-            by_age.sort_by(|&a, &b| keys.compare(at(a), &keys, at(b)).then_with(|| number(a).cmp(&number(b))));
+            by_age.sort_by(|&a, &b| keys.compare(at(a), keys, at(b)).then_with(|| number(a).cmp(&number(b))));
             Some(take(batch, by_age)?)
         } else {
             None
@@ -114,7 +122,7 @@ impl Splitter {
         let mut newest: Vec<u32> = Vec::with_capacity(order.len());
         for &row in &order {
             match newest.last_mut() {
-                Some(last) if keys.compare(at(*last), &keys, at(row)).is_eq() => *last = row,
+                Some(last) if keys.compare(at(*last), keys, at(row)).is_eq() => *last = row,
                 _ => newest.push(row),
             }
         }
@@ -143,6 +151,8 @@ pub struct Touched {
     /// Bucket.
     pub bucket: Bucket,
     rows: Vec<u32>,
+    /// Keys of the whole batch, made once for all buckets.
+    keys: Arc<KeyColumns>,
 }
 
 fn take(batch: &KeyValueBatch, rows: Vec<u32>) -> Result<KeyValueBatch, LsmError> {
@@ -158,5 +168,6 @@ fn take(batch: &KeyValueBatch, rows: Vec<u32>) -> Result<KeyValueBatch, LsmError
         values,
         sequence: AsArray::as_primitive::<arrow::datatypes::Int64Type>(&Arc::clone(&sequence)).clone(),
         kind: AsArray::as_primitive::<arrow::datatypes::Int8Type>(&Arc::clone(&kind)).clone(),
+        keys: None,
     })
 }

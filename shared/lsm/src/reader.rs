@@ -18,7 +18,10 @@ use parquet::{
         ProjectionMask,
         arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
     },
-    file::{metadata::PageIndexPolicy, reader::ChunkReader},
+    file::{
+        metadata::{PageIndexPolicy, ParquetMetaData},
+        reader::ChunkReader,
+    },
 };
 use siltstone_format::{data_file::DataFileMeta, schema::TableSchema};
 
@@ -33,6 +36,12 @@ use crate::{
 
 /// Rows decoded at a time: large enough to amortise, small enough that one batch per run stays in cache (see the merge bench).
 pub const BATCH_ROWS: usize = 8192;
+
+/// Decoded bytes of a batch at the most, by the file's average row: wide rows come in fewer.
+const BATCH_BYTES: u64 = 8 << 20;
+
+/// A larger footer is refused before it is fetched: it would take more memory than a whole merge.
+const FOOTER_MAX: u64 = 64 << 20;
 
 /// Opens `meta`'s bytes, written under `file_schema`, for reading as rows of `layout`.
 ///
@@ -74,6 +83,7 @@ fn open_as<R: ChunkReader + 'static>(
             remedy: "let its own engine rewrite it with file.format=parquet and no file.format.per.level".to_owned(),
         });
     }
+    check_footer(&source, object)?;
     let options =
         ArrowReaderOptions::new().with_skip_arrow_metadata(true).with_page_index_policy(PageIndexPolicy::Skip);
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(source, options)
@@ -87,8 +97,9 @@ fn open_as<R: ChunkReader + 'static>(
     }
     let columns = Columns::find(builder.schema().fields(), file_schema, layout, object)?;
     let mask = ProjectionMask::roots(builder.parquet_schema(), columns.roots());
+    let batch_rows = batch_rows(builder.metadata(), &mask);
     let reader =
-        builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(|e| LsmError::read(object, &e))?;
+        builder.with_projection(mask).with_batch_size(batch_rows).build().map_err(|e| LsmError::read(object, &e))?;
     Ok(FileBatches {
         reader,
         columns,
@@ -100,6 +111,36 @@ fn open_as<R: ChunkReader + 'static>(
         read: 0,
         done: false,
     })
+}
+
+/// The last eight bytes say how long the footer is; a damaged length must not be allocated.
+fn check_footer<R: ChunkReader>(source: &R, object: &str) -> Result<(), LsmError> {
+    let size = source.len();
+    let Some(start) = size.checked_sub(8) else {
+        return Err(LsmError::corrupt(object, format!("has {size} bytes: not a Parquet file")));
+    };
+    let tail = source.get_bytes(start, 8).map_err(|e| LsmError::read(object, &e))?;
+    let length = tail.first_chunk::<4>().map_or(0, |bytes| u64::from(u32::from_le_bytes(*bytes)));
+    if length > FOOTER_MAX.min(start) {
+        return Err(LsmError::corrupt(
+            object,
+            format!("its footer of {length} bytes is longer than the file, or than {FOOTER_MAX}"),
+        ));
+    }
+    Ok(())
+}
+
+/// Rows of a batch such that it stays near [`BATCH_BYTES`].
+fn batch_rows(footer: &ParquetMetaData, mask: &ProjectionMask) -> usize {
+    let widest = footer.row_groups().iter().map(|group| {
+        let read = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
+        // Text behind a dictionary is larger than its chunk; writers that know say so.
+        let bytes = read.map(|(_, c)| c.uncompressed_size().max(c.unencoded_byte_array_data_bytes().unwrap_or(0)));
+        let bytes = bytes.fold(0_i64, i64::saturating_add);
+        u64::try_from(bytes).unwrap_or(0) / u64::try_from(group.num_rows()).unwrap_or(0).max(1)
+    });
+    let rows = BATCH_BYTES / widest.max().unwrap_or(0).max(1);
+    usize::try_from(rows).unwrap_or(BATCH_ROWS).clamp(16, BATCH_ROWS)
 }
 
 /// Where each needed column stands among the file's root columns.
@@ -159,7 +200,7 @@ pub struct FileBatches {
     meta: DataFileMeta,
     /// False for changelogs.
     unique_keys: bool,
-    last: Option<(KeyColumns, usize)>,
+    last: Option<(Arc<KeyColumns>, usize)>,
     read: i64,
     done: bool,
 }
@@ -184,8 +225,8 @@ impl FileBatches {
         };
         let batch = batch.map_err(|e| LsmError::decode(&self.meta.file_name, &e))?;
         self.read += i64::try_from(batch.num_rows()).unwrap_or(i64::MAX);
-        let converted = self.convert(&batch)?;
-        self.check(&converted)?;
+        let mut converted = self.convert(&batch)?;
+        converted.keys = self.check(&converted)?;
         Ok(Some(converted))
     }
 
@@ -222,7 +263,7 @@ impl FileBatches {
             .map_err(|e| LsmError::corrupt(object, e.to_string()))?;
         let sequence = self.system::<Int64Type>(column(self.columns.sequence)?, &Arrow::Int64)?;
         let kind = self.system::<Int8Type>(column(self.columns.kind)?, &Arrow::Int8)?;
-        Ok(KeyValueBatch { values, sequence, kind })
+        Ok(KeyValueBatch { values, sequence, kind, keys: None })
     }
 
     /// A system column; other integer widths are as good (plain INT32 kinds occur).
@@ -240,8 +281,9 @@ impl FileBatches {
         }
     }
 
-    /// Invariant 2: kinds are kinds, numbers are inside the entry's range, keys ascend, also across batches.
-    fn check(&mut self, batch: &KeyValueBatch) -> Result<(), LsmError> {
+    /// Invariant 2: kinds are kinds, numbers are inside the entry's range, keys ascend, also across batches. The keys that
+    /// this needs are handed on, so that a merge does not make them again.
+    fn check(&mut self, batch: &KeyValueBatch) -> Result<Option<Arc<KeyColumns>>, LsmError> {
         if let Some(bad) = invalid_kind(&batch.kind) {
             return self.fail(format!("{bad} is not a row kind"));
         }
@@ -250,9 +292,9 @@ impl FileBatches {
             return self.fail(format!("sequence number {bad} is outside its manifest entry's range {min}..={max}"));
         }
         if !self.unique_keys {
-            return Ok(());
+            return Ok(None);
         }
-        let keys = self.encoder.encode(&batch.values)?;
+        let keys = Arc::new(self.encoder.encode(&batch.values)?);
         let ascends = match &self.last {
             Some((last, row)) if !keys.is_empty() => last.compare(*row, &keys, 0) == std::cmp::Ordering::Less,
             _ => true,
@@ -261,9 +303,9 @@ impl FileBatches {
             return self.fail("its keys do not strictly ascend: readers would serve a key twice");
         }
         if let Some(row) = keys.len().checked_sub(1) {
-            self.last = Some((keys, row));
+            self.last = Some((keys.clone(), row));
         }
-        Ok(())
+        Ok(Some(keys))
     }
 }
 

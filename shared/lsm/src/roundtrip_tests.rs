@@ -346,7 +346,7 @@ fn a_compaction_gives_the_same_rows_in_rolled_disjoint_files() {
     let mut job = CompactionJob::new(
         &layout,
         Arc::new(settings),
-        MergeSettings { drop_deletes: DropDeletes::All, batch_rows: 500 },
+        MergeSettings { drop_deletes: DropDeletes::All, batch_rows: 500, ..MergeSettings::default() },
         Level(5),
         groups,
         opener(files, schema.clone(), layout.clone()),

@@ -5,6 +5,7 @@
 //! sequence number, on a tie adds after retracts, then the newer run; 3. a delete is dropped only as [`DropDeletes`] allows, and the
 //! largest number dropped is reported; 4. at most one batch per run is held beside the output batch, whatever the input size.
 
+mod function;
 mod loser_tree;
 mod output;
 #[cfg(test)]
@@ -12,16 +13,21 @@ mod tests;
 
 use std::{cmp::Ordering, sync::Arc};
 
+use arrow::buffer::ScalarBuffer;
 use siltstone_format::id::SequenceNumber;
 
 use crate::{
-    batch::{DELETE, KeyValueBatch, UPDATE_BEFORE, is_retract},
+    batch::{KeyValueBatch, is_retract},
     error::LsmError,
     keys::{KeyColumns, KeyEncoder},
     layout::FileLayout,
 };
+use function::{MergeFunction, Version, deduplicate::Deduplicate};
 use loser_tree::LoserTree;
 use output::Output;
+
+/// A run that won so many times in a row is asked how far it is alone. Fewer, and interleaved runs pay for the question.
+const STREAK: u32 = 6;
 
 /// Which deletes the merge may leave out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,50 +48,112 @@ pub type RunBatches<'a> = Box<dyn Iterator<Item = Result<KeyValueBatch, LsmError
 pub struct MergeSettings {
     /// Rows of an output batch at the most.
     pub batch_rows: usize,
+    /// Bytes of an output batch, by the average row of each input batch; one row at the least.
+    pub batch_bytes: usize,
     /// Deletes.
     pub drop_deletes: DropDeletes,
 }
 
 impl Default for MergeSettings {
     fn default() -> Self {
-        Self { batch_rows: 8192, drop_deletes: DropDeletes::Keep }
+        Self { batch_rows: 8192, batch_bytes: 8 << 20, drop_deletes: DropDeletes::Keep }
     }
 }
 
 /// The merge as an iterator of output batches.
 pub struct Merge<'a> {
     runs: Vec<Run<'a>>,
+    race: Race,
     tree: LoserTree,
     encoder: KeyEncoder,
     settings: MergeSettings,
+    function: Deduplicate,
     output: Output,
-    dropped: Option<SequenceNumber>,
+    /// Versions of the key at hand; kept for its memory.
+    versions: Vec<Version>,
+    /// The last winner and how often it won in a row.
+    streak: (usize, u32),
     started: bool,
     failed: bool,
 }
 
 struct Run<'a> {
     batches: RunBatches<'a>,
-    current: Option<Current>,
 }
 
+/// Where the runs' cursors stand.
+struct Race {
+    heads: Vec<Head>,
+    cursors: Vec<Option<Cursor>>,
+    /// Whether equal prefixes mean equal keys.
+    exact: bool,
+}
+
+/// What decides most matches, side by side in memory.
+#[derive(Clone, Copy)]
+struct Head {
+    prefix: u64,
+    sequence: i64,
+    live: bool,
+}
+
+const ENDED: Head = Head { prefix: u64::MAX, sequence: 0, live: false };
+
 /// The batch that a run's cursor stands in.
-#[derive(Clone)]
-struct Current {
-    batch: Arc<KeyValueBatch>,
+struct Cursor {
     keys: Arc<KeyColumns>,
+    sequence: ScalarBuffer<i64>,
+    kind: ScalarBuffer<i8>,
+    /// Whether any row of the batch takes something back.
+    retracts: bool,
     position: usize,
     /// Place of the batch in the output's table of sources.
     source: usize,
 }
 
-impl Current {
-    fn sequence(&self, row: usize) -> i64 {
-        self.batch.sequence.values().get(row).copied().unwrap_or(i64::MIN)
+impl Cursor {
+    fn head(&self) -> Head {
+        match self.sequence.get(self.position) {
+            Some(&sequence) => Head { prefix: self.keys.prefix(self.position), sequence, live: true },
+            None => ENDED,
+        }
     }
 
-    fn kind(&self, row: usize) -> i8 {
-        self.batch.kind.values().get(row).copied().unwrap_or(0)
+    fn version(&self, row: usize) -> Version {
+        Version {
+            source: self.source,
+            row,
+            kind: self.kind.get(row).copied().unwrap_or(0),
+            sequence: self.sequence.get(row).copied().unwrap_or(i64::MIN),
+        }
+    }
+}
+
+impl Race {
+    fn head(&self, run: usize) -> Head {
+        self.heads.get(run).copied().unwrap_or(ENDED)
+    }
+
+    fn cursor(&self, run: usize) -> Option<&Cursor> {
+        self.cursors.get(run)?.as_ref()
+    }
+
+    /// Whether run `a` comes out before run `b`: smaller key, then the newer row (so that the first of a key is its result).
+    #[inline]
+    fn precedes(&self, a: usize, b: usize) -> bool {
+        let (x, y) = (self.head(a), self.head(b));
+        if x.prefix == y.prefix { self.precedes_at_equal_prefix(a, b) } else { x.prefix < y.prefix }
+    }
+
+    fn precedes_at_equal_prefix(&self, a: usize, b: usize) -> bool {
+        let (Some(x), Some(y)) = (self.cursor(a), self.cursor(b)) else { return self.cursor(a).is_some() };
+        let (i, j) = (x.position, y.position);
+        let key = if self.exact { Ordering::Equal } else { x.keys.compare(i, &y.keys, j) };
+        let order = key
+            .then_with(|| y.keys.compare_order(j, &x.keys, i))
+            .then_with(|| self.head(b).sequence.cmp(&self.head(a).sequence))
+            .then_with(|| is_retract(x.version(i).kind).cmp(&is_retract(y.version(j).kind)));
+        order.then(a.cmp(&b)) == Ordering::Less
     }
 }
 
@@ -99,16 +167,25 @@ impl<'a> Merge<'a> {
     /// Merges `runs`, newest first (the order decides only exact ties).
     ///
     /// # Errors
-    /// As [`KeyEncoder::new`].
+    /// [`LsmError::Unsupported`] for a merge engine without a function here; else as [`KeyEncoder::new`].
     pub fn new(layout: &FileLayout, runs: Vec<RunBatches<'a>>, settings: MergeSettings) -> Result<Self, LsmError> {
-        let runs: Vec<_> = runs.into_iter().map(|batches| Run { batches, current: None }).collect();
+        function::refuse_other_engines(layout)?;
+        let encoder = KeyEncoder::new(layout)?;
+        let runs: Vec<_> = runs.into_iter().map(|batches| Run { batches }).collect();
         Ok(Self {
+            race: Race {
+                heads: vec![ENDED; runs.len()],
+                cursors: runs.iter().map(|_| None).collect(),
+                exact: encoder.is_exact(),
+            },
             tree: LoserTree::new(runs.len()),
             runs,
-            encoder: KeyEncoder::new(layout)?,
+            encoder,
             settings,
+            function: Deduplicate::new(settings.drop_deletes),
             output: Output::new(layout.values().clone()),
-            dropped: None,
+            versions: Vec::new(),
+            streak: (usize::MAX, 0),
             started: false,
             failed: false,
         })
@@ -117,136 +194,133 @@ impl<'a> Merge<'a> {
     /// The largest sequence number of a delete that was left out so far.
     #[must_use]
     pub fn dropped_deletes(&self) -> Option<SequenceNumber> {
-        self.dropped
+        self.function.dropped()
     }
 
     /// Loads the next non-empty batch of a run.
     fn load(&mut self, run: usize) -> Result<(), LsmError> {
-        let Some(input) = self.runs.get_mut(run) else { return Ok(()) };
-        input.current = None;
-        for batch in input.batches.by_ref() {
-            let batch = batch?;
-            if batch.is_empty() {
-                continue;
+        let mut cursor = None;
+        while let Some(batch) = self.runs.get_mut(run).and_then(|r| r.batches.next()).transpose()? {
+            if !batch.is_empty() {
+                cursor = Some(self.cursor_of(batch)?);
+                break;
             }
-            let keys = Arc::new(self.encoder.encode(&batch.values)?);
-            let batch = Arc::new(batch);
-            let source = self.output.add_source(batch.clone());
-            input.current = Some(Current { batch, keys, position: 0, source });
-            break;
+        }
+        if let (Some(head), Some(place)) = (self.race.heads.get_mut(run), self.race.cursors.get_mut(run)) {
+            *head = cursor.as_ref().map_or(ENDED, Cursor::head);
+            *place = cursor;
         }
         Ok(())
     }
 
-    /// Moves a run's cursor by `rows`.
+    fn cursor_of(&mut self, batch: KeyValueBatch) -> Result<Cursor, LsmError> {
+        let keys = match &batch.keys {
+            Some(keys) => keys.clone(),
+            None => Arc::new(self.encoder.encode(&batch.values)?),
+        };
+        Ok(Cursor {
+            sequence: batch.sequence.values().clone(),
+            kind: batch.kind.values().clone(),
+            retracts: batch.kind.values().iter().any(|kind| is_retract(*kind)),
+            position: 0,
+            source: self.output.add_source(batch, keys.clone()),
+            keys,
+        })
+    }
+
+    /// Moves a run's cursor by `rows` and plays its matches.
     fn advance(&mut self, run: usize, rows: usize) -> Result<(), LsmError> {
-        let exhausted = self.runs.get_mut(run).and_then(|r| r.current.as_mut()).is_some_and(|current| {
-            current.position += rows;
-            current.position >= current.batch.len()
-        });
-        if exhausted { self.load(run) } else { Ok(()) }
+        if let (Some(head), Some(Some(cursor))) = (self.race.heads.get_mut(run), self.race.cursors.get_mut(run)) {
+            cursor.position += rows;
+            *head = cursor.head();
+        }
+        if !self.race.head(run).live {
+            self.load(run)?;
+        }
+        let race = &self.race;
+        self.tree.replay(|a, b| race.precedes(a, b));
+        Ok(())
     }
 
     fn start(&mut self) -> Result<(), LsmError> {
         for run in 0..self.runs.len() {
             self.load(run)?;
         }
-        let runs = &self.runs;
-        self.tree.build(|a, b| precedes(runs, a, b));
+        let race = &self.race;
+        self.tree.build(|a, b| race.precedes(a, b));
         self.started = true;
         Ok(())
     }
 
-    fn replay(&mut self) {
-        let runs = &self.runs;
-        self.tree.replay(|a, b| precedes(runs, a, b));
-    }
-
-    /// Takes all rows of the smallest key, or a stretch of rows that overlaps with no other run.
+    /// Takes all versions of the smallest key, or a stretch of rows that overlaps with no other run; false at the end.
     fn step(&mut self) -> Result<bool, LsmError> {
         let winner = self.tree.winner();
-        let Some(current) = self.runs.get(winner).and_then(|r| r.current.clone()) else { return Ok(false) };
-        let runner_up = {
-            let runs = &self.runs;
-            self.tree.runner_up(|a, b| precedes(runs, a, b))
-        };
-        let rest = current.batch.len() - current.position;
-        let rival = runner_up.and_then(|r| self.runs.get(r)).and_then(|r| r.current.as_ref());
-        let free = match rival {
-            None => rest,
-            Some(rival) => {
-                let last = current.position + rest - 1;
-                if current.keys.compare(last, &rival.keys, rival.position) == Ordering::Less {
-                    rest
-                } else if current.keys.compare(current.position, &rival.keys, rival.position) == Ordering::Less {
-                    current.keys.count_below(current.position, &rival.keys, rival.position)
-                } else {
-                    0
-                }
-            }
-        };
-        if free > 0 {
-            let taken = free.min(self.settings.batch_rows.saturating_sub(self.output.rows()).max(1));
-            self.take_stretch(&current, taken);
-            self.advance(winner, taken)?;
-            self.replay();
-        } else {
-            self.take_group(&current)?;
+        if !self.race.head(winner).live {
+            return Ok(false);
         }
+        self.streak = if self.streak.0 == winner { (winner, self.streak.1 + 1) } else { (winner, 0) };
+        if self.streak.1 >= STREAK {
+            match self.alone(winner) {
+                0 => self.streak.1 = 0,
+                rows => return self.take_stretch(winner, rows).map(|()| true),
+            }
+        }
+        self.take_key(winner)?;
         Ok(true)
     }
 
+    /// Rows from the winner's cursor on whose keys are below every other run's.
+    fn alone(&self, winner: usize) -> usize {
+        let Some(cursor) = self.race.cursor(winner) else { return 0 };
+        let rest = cursor.sequence.len().saturating_sub(cursor.position);
+        let rival = self.tree.runner_up(|a, b| self.race.precedes(a, b)).and_then(|run| self.race.cursor(run));
+        match rival {
+            None => rest,
+            Some(rival) => cursor.keys.count_below(cursor.position, &rival.keys, rival.position),
+        }
+    }
+
     /// Rows that no other run has a version of.
-    fn take_stretch(&mut self, current: &Current, rows: usize) {
-        let end = current.position + rows;
-        if self.settings.drop_deletes == DropDeletes::Keep && !has_update_before(current, end) {
-            self.output.push_range(current.source, current.position, rows);
-            return;
-        }
-        let mut start = current.position;
-        for row in current.position..end {
-            if self.drops(current.kind(row), current.sequence(row)) {
-                self.output.push_range(current.source, start, row - start);
-                start = row + 1;
+    fn take_stretch(&mut self, run: usize, rows: usize) -> Result<(), LsmError> {
+        let Some(cursor) = self.race.cursor(run) else { return Ok(()) };
+        let (source, start) = (cursor.source, cursor.position);
+        let left = self.settings.batch_rows.saturating_sub(self.output.rows());
+        let rows = rows.min(left).min(self.output.rows_that_fit(source, self.settings.batch_bytes)).max(1);
+        if self.function.passes(cursor.retracts) {
+            self.output.push_range(source, start, rows);
+        } else {
+            for row in start..start + rows {
+                self.function.result(&[cursor.version(row)], &mut self.output);
             }
         }
-        self.output.push_range(current.source, start, end - start);
+        self.advance(run, rows)
     }
 
-    /// All versions of one key: runs come out of the tree newest first, so the first is the result.
-    fn take_group(&mut self, first: &Current) -> Result<(), LsmError> {
-        let (source, row) = (first.source, first.position);
-        let (kind, sequence) = (first.kind(row), first.sequence(row));
-        if !self.drops(kind, sequence) {
-            self.output.push_range(source, row, 1);
-        }
-        loop {
-            let run = self.tree.winner();
-            let same = self
-                .runs
-                .get(run)
-                .and_then(|r| r.current.as_ref())
-                .is_some_and(|current| current.keys.compare(current.position, &first.keys, row) == Ordering::Equal);
-            if !same {
-                return Ok(());
-            }
+    /// All versions of one key: they come out of the tree newest first.
+    fn take_key(&mut self, mut run: usize) -> Result<(), LsmError> {
+        let prefix = self.race.head(run).prefix;
+        self.versions.clear();
+        while let Some(cursor) = self.race.cursor(run) {
+            self.versions.push(cursor.version(cursor.position));
             self.advance(run, 1)?;
-            self.replay();
+            run = self.tree.winner();
+            let next = self.race.head(run);
+            if next.prefix != prefix || !next.live || !self.same_key(run) {
+                break;
+            }
         }
+        self.function.result(&self.versions, &mut self.output);
+        Ok(())
     }
 
-    /// Whether the result of a key is left out. -U never reaches a data file (trap 39).
-    fn drops(&mut self, kind: i8, sequence: i64) -> bool {
-        let droppable = match self.settings.drop_deletes {
-            DropDeletes::Keep => false,
-            DropDeletes::All => true,
-            DropDeletes::Below(line) => sequence < line.0,
-        };
-        let drop = kind == UPDATE_BEFORE || (kind == DELETE && droppable);
-        if drop && kind == DELETE {
-            self.dropped = self.dropped.max(Some(SequenceNumber(sequence)));
+    /// Whether `run` stands at the key of the versions at hand; their prefixes are equal.
+    fn same_key(&self, run: usize) -> bool {
+        if self.race.exact {
+            return true;
         }
-        drop
+        let (Some(cursor), Some(first)) = (self.race.cursor(run), self.versions.first()) else { return false };
+        let keys = self.output.keys(first.source);
+        keys.is_some_and(|keys| cursor.keys.compare(cursor.position, keys, first.row) == Ordering::Equal)
     }
 
     fn fill(&mut self) -> Result<Option<KeyValueBatch>, LsmError> {
@@ -257,39 +331,23 @@ impl<'a> Merge<'a> {
         let held = 2 * self.runs.len() + 16;
         loop {
             let mut ended = false;
-            while !ended && self.output.rows() < self.settings.batch_rows && self.output.sources() < held {
+            while !ended
+                && self.output.rows() < self.settings.batch_rows
+                && self.output.bytes() < self.settings.batch_bytes
+                && self.output.sources() < held
+            {
                 ended = !self.step()?;
             }
-            let live: Vec<usize> = self.runs.iter().filter_map(|r| r.current.as_ref().map(|c| c.source)).collect();
-            let (batch, moved) = self.output.take(&live)?;
-            for run in &mut self.runs {
-                if let Some(current) = run.current.as_mut() {
-                    current.source = moved.get(&current.source).copied().unwrap_or(current.source);
-                }
+            let live: Vec<usize> = self.race.cursors.iter().flatten().map(|cursor| cursor.source).collect();
+            let batch = self.output.take(&live)?;
+            for (place, cursor) in self.race.cursors.iter_mut().flatten().enumerate() {
+                cursor.source = place;
             }
             if ended || !batch.is_empty() {
                 return Ok((!batch.is_empty()).then_some(batch));
             }
         }
     }
-}
-
-fn has_update_before(current: &Current, end: usize) -> bool {
-    current.batch.kind.values().get(current.position..end).is_some_and(|kinds| kinds.contains(&UPDATE_BEFORE))
-}
-
-/// Whether run `a` comes out before run `b`: smaller key, then the newer row (so that the first of a key is its result).
-fn precedes(runs: &[Run<'_>], a: usize, b: usize) -> bool {
-    let current = |i: usize| runs.get(i).and_then(|r| r.current.as_ref());
-    let (Some(x), Some(y)) = (current(a), current(b)) else { return current(a).is_some() };
-    let (i, j) = (x.position, y.position);
-    let order = x
-        .keys
-        .compare(i, &y.keys, j)
-        .then_with(|| y.keys.compare_order(j, &x.keys, i))
-        .then_with(|| y.sequence(j).cmp(&x.sequence(i)))
-        .then_with(|| is_retract(x.kind(i)).cmp(&is_retract(y.kind(j))));
-    order.then(a.cmp(&b)) == Ordering::Less
 }
 
 impl Iterator for Merge<'_> {

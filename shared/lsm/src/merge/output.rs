@@ -3,14 +3,14 @@
 //! Neighbours: `super::Merge` pushes ranges. Invariants: 1. rows come out in the order pushed; 2. a batch is held only while a cursor
 //! stands in it or the plan names it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, MutableArrayData, RecordBatch, RecordBatchOptions, make_array},
     datatypes::{Int8Type, Int64Type, SchemaRef},
 };
 
-use crate::{batch::KeyValueBatch, error::LsmError};
+use crate::{batch::KeyValueBatch, error::LsmError, keys::KeyColumns};
 
 /// A stretch of rows of one source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,18 +20,28 @@ struct Range {
     rows: usize,
 }
 
+/// A batch that ranges may name.
+#[derive(Debug)]
+struct Source {
+    batch: KeyValueBatch,
+    keys: Arc<KeyColumns>,
+    /// Average bytes of a row.
+    row_bytes: usize,
+}
+
 /// The plan of the batch being filled.
 #[derive(Debug)]
 pub(crate) struct Output {
     schema: SchemaRef,
-    sources: Vec<Arc<KeyValueBatch>>,
+    sources: Vec<Source>,
     ranges: Vec<Range>,
     rows: usize,
+    bytes: usize,
 }
 
 impl Output {
     pub(crate) fn new(schema: SchemaRef) -> Self {
-        Self { schema, sources: Vec::new(), ranges: Vec::new(), rows: 0 }
+        Self { schema, sources: Vec::new(), ranges: Vec::new(), rows: 0, bytes: 0 }
     }
 
     /// Rows planned so far.
@@ -39,9 +49,33 @@ impl Output {
         self.rows
     }
 
+    /// Bytes planned so far, by the sources' average rows.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Batches held.
+    pub(crate) fn sources(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// The keys of a source.
+    pub(crate) fn keys(&self, source: usize) -> Option<&KeyColumns> {
+        self.sources.get(source).map(|s| s.keys.as_ref())
+    }
+
+    /// Rows of a source that can be added before the plan holds `bytes`.
+    pub(crate) fn rows_that_fit(&self, source: usize, bytes: usize) -> usize {
+        let row_bytes = self.sources.get(source).map_or(1, |s| s.row_bytes);
+        bytes.saturating_sub(self.bytes) / row_bytes
+    }
+
     /// Registers a batch that ranges may name.
-    pub(crate) fn add_source(&mut self, batch: Arc<KeyValueBatch>) -> usize {
-        self.sources.push(batch);
+    pub(crate) fn add_source(&mut self, batch: KeyValueBatch, keys: Arc<KeyColumns>) -> usize {
+        let bytes: usize =
+            batch.values.columns().iter().map(|c| c.to_data().get_slice_memory_size().unwrap_or(0)).sum();
+        let row_bytes = (bytes / batch.len().max(1)).max(1);
+        self.sources.push(Source { batch, keys, row_bytes });
         self.sources.len() - 1
     }
 
@@ -51,32 +85,21 @@ impl Output {
             return;
         }
         self.rows += rows;
+        self.bytes += rows * self.sources.get(source).map_or(1, |s| s.row_bytes);
         match self.ranges.last_mut() {
             Some(last) if last.source == source && last.start + last.rows == start => last.rows += rows,
             _ => self.ranges.push(Range { source, start, rows }),
         }
     }
 
-    /// Gathers the planned rows and forgets sources that are not `live`; also tells where the live ones moved.
-    pub(crate) fn take(&mut self, live: &[usize]) -> Result<(KeyValueBatch, HashMap<usize, usize>), LsmError> {
+    /// Gathers the planned rows and forgets all sources but the `live` ones, which then stand in this order from 0 on.
+    pub(crate) fn take(&mut self, live: &[usize]) -> Result<KeyValueBatch, LsmError> {
         let batch = self.gather()?;
         self.ranges.clear();
-        self.rows = 0;
-        let mut moved = HashMap::new();
-        let mut kept = Vec::new();
-        for &source in live {
-            if let Some(batch) = self.sources.get(source) {
-                moved.insert(source, kept.len());
-                kept.push(batch.clone());
-            }
-        }
-        self.sources = kept;
-        Ok((batch, moved))
-    }
-
-    /// Batches held.
-    pub(crate) fn sources(&self) -> usize {
-        self.sources.len()
+        (self.rows, self.bytes) = (0, 0);
+        let mut old: Vec<Option<Source>> = std::mem::take(&mut self.sources).into_iter().map(Some).collect();
+        self.sources = live.iter().filter_map(|&source| old.get_mut(source)?.take()).collect();
+        Ok(batch)
     }
 
     fn gather(&self) -> Result<KeyValueBatch, LsmError> {
@@ -86,24 +109,14 @@ impl Output {
         if let [only] = self.ranges.as_slice()
             && let Some(source) = self.sources.get(only.source)
         {
-            return Ok(source.slice(only.start, only.rows));
+            return Ok(source.batch.slice(only.start, only.rows));
         }
-        // Only sources that the plan names take part: MutableArrayData's cost grows with the number of its inputs.
-        let mut place: HashMap<usize, usize> = HashMap::new();
-        let mut used: Vec<&Arc<KeyValueBatch>> = Vec::new();
-        for range in &self.ranges {
-            if let Some(source) = self.sources.get(range.source) {
-                place.entry(range.source).or_insert_with(|| {
-                    used.push(source);
-                    used.len() - 1
-                });
-            }
-        }
-        let ranges: Vec<Range> =
-            self.ranges.iter().filter_map(|r| place.get(&r.source).map(|&source| Range { source, ..*r })).collect();
+        let plan = Plan::new(&self.ranges, self.sources.len(), self.rows);
+        let batches: Vec<&KeyValueBatch> =
+            plan.used.iter().filter_map(|&source| self.sources.get(source)).map(|s| &s.batch).collect();
         let column = |pick: &dyn Fn(&KeyValueBatch) -> Option<ArrayRef>| -> Result<ArrayRef, LsmError> {
-            let arrays: Option<Vec<ArrayRef>> = used.iter().map(|b| pick(b)).collect();
-            gather_column(&arrays.ok_or_else(|| LsmError::encode("a run lacks a column"))?, &ranges, self.rows)
+            let arrays: Option<Vec<ArrayRef>> = batches.iter().map(|b| pick(b)).collect();
+            plan.gather(&arrays.ok_or_else(|| LsmError::encode("a run lacks a column"))?)
         };
         let values = (0..self.schema.fields().len())
             .map(|i| column(&|b| b.values.columns().get(i).cloned()))
@@ -117,26 +130,57 @@ impl Output {
             values,
             sequence: sequence.as_primitive::<Int64Type>().clone(),
             kind: kind.as_primitive::<Int8Type>().clone(),
+            keys: None,
         })
     }
 }
 
-fn gather_column(arrays: &[ArrayRef], ranges: &[Range], rows: usize) -> Result<ArrayRef, LsmError> {
-    let Some(first) = arrays.first() else { return Err(LsmError::encode("nothing to gather")) };
-    if arrays.iter().any(|a| a.data_type() != first.data_type()) {
-        return Err(LsmError::encode("runs of different column types"));
+/// How columns are gathered; the same for all of them. Only sources that are named take part: the cost of gathering grows with them.
+struct Plan {
+    used: Vec<usize>,
+    ranges: Vec<Range>,
+    rows: usize,
+    /// (input, row) pairs; empty where whole stretches are copied.
+    indices: Vec<(usize, usize)>,
+}
+
+impl Plan {
+    fn new(ranges: &[Range], sources: usize, rows: usize) -> Self {
+        let mut place = vec![usize::MAX; sources];
+        let mut used = Vec::new();
+        let mut placed = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            if let Some(place) = place.get_mut(range.source) {
+                if *place == usize::MAX {
+                    *place = used.len();
+                    used.push(range.source);
+                }
+                placed.push(Range { source: *place, ..*range });
+            }
+        }
+        // Short ranges: the typed kernels of `interleave` beat the generic copy; long ones: memcpy of stretches wins.
+        let indices = if placed.len().saturating_mul(4) > rows {
+            placed.iter().flat_map(|r| (r.start..r.start + r.rows).map(|row| (r.source, row))).collect()
+        } else {
+            Vec::new()
+        };
+        Self { used, ranges: placed, rows, indices }
     }
-    // Short ranges: the typed kernels of `interleave` beat the generic copy; long ones: memcpy of stretches wins.
-    if ranges.len().saturating_mul(4) > rows {
-        let refs: Vec<&dyn Array> = arrays.iter().map(AsRef::as_ref).collect();
-        let indices: Vec<(usize, usize)> =
-            ranges.iter().flat_map(|r| (r.start..r.start + r.rows).map(|row| (r.source, row))).collect();
-        return arrow::compute::interleave(&refs, &indices).map_err(LsmError::encode);
+
+    fn gather(&self, arrays: &[ArrayRef]) -> Result<ArrayRef, LsmError> {
+        let Some(first) = arrays.first() else { return Err(LsmError::encode("nothing to gather")) };
+        if arrays.iter().any(|a| a.data_type() != first.data_type()) {
+            return Err(LsmError::encode("runs of different column types"));
+        }
+        if !self.indices.is_empty() {
+            let refs: Vec<&dyn Array> = arrays.iter().map(AsRef::as_ref).collect();
+            return arrow::compute::interleave(&refs, &self.indices).map_err(LsmError::encode);
+        }
+        let data: Vec<_> = arrays.iter().map(|a| a.to_data()).collect();
+        let mut out = MutableArrayData::new(data.iter().collect(), false, self.rows);
+        for range in &self.ranges {
+            out.try_extend(range.source, range.start, range.start + range.rows).map_err(LsmError::encode)?;
+        }
+        Ok(make_array(out.freeze()))
     }
-    let data: Vec<_> = arrays.iter().map(|a| a.to_data()).collect();
-    let mut out = MutableArrayData::new(data.iter().collect(), false, rows);
-    for range in ranges {
-        out.try_extend(range.source, range.start, range.start + range.rows).map_err(LsmError::encode)?;
-    }
-    Ok(make_array(out.freeze()))
 }

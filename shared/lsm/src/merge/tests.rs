@@ -11,7 +11,7 @@ use siltstone_format::{
 
 use super::*;
 use crate::{
-    batch::{INSERT, UPDATE_AFTER},
+    batch::{DELETE, INSERT, UPDATE_AFTER},
     rows::{batch_of, row_at},
 };
 
@@ -63,8 +63,12 @@ fn merged(
     drop_deletes: DropDeletes,
     batch_rows: usize,
 ) -> Vec<(i64, i64, i8)> {
-    let merge =
-        Merge::new(layout, runs(layout, input, batch_rows), MergeSettings { batch_rows: 4, drop_deletes }).unwrap();
+    let merge = Merge::new(
+        layout,
+        runs(layout, input, batch_rows),
+        MergeSettings { batch_rows: 4, drop_deletes, ..MergeSettings::default() },
+    )
+    .unwrap();
     let mut out = Vec::new();
     for batch in merge {
         let batch = batch.unwrap();
