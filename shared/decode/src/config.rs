@@ -54,7 +54,7 @@ pub enum Decimals {
     Base64,
 }
 
-/// How text is hidden before it is stored.
+/// How text is hidden before it is stored. A hash keeps equality and no secret: guessable text can be found again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mask {
@@ -76,11 +76,14 @@ pub struct ColumnRule {
     /// A constant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub constant: Option<Json>,
-    /// The day of the timestamp at this JSON pointer, for a DATE column or a STRING like `2026-01-31`.
+    /// The day of the timestamp at this JSON pointer, for a DATE column or a STRING (see `format`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub date_of: Option<String>,
     /// Minutes east of UTC at which the day of `date-of` begins.
     pub offset_minutes: i32,
+    /// How `date-of` is written into a STRING column: `%Y`, `%m`, `%d`, `%H`, `%M` and any other characters; by default `%Y-%m-%d`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
     /// Hides the value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mask: Option<Mask>,
@@ -94,7 +97,7 @@ pub struct PartitionLimits {
     pub days_back: i64,
     /// And so many after.
     pub days_ahead: i64,
-    /// Different partitions in one batch.
+    /// Different partitions that the records of one batch may touch; records beyond are rejected.
     pub per_batch: usize,
 }
 
@@ -116,7 +119,8 @@ pub struct DecoderConfig {
     pub deletes: Vec<String>,
     /// Plain JSON: values of the op field that mean an insert or update.
     pub upserts: Vec<String>,
-    /// Unit of numeric timestamps where no schema envelope says; by default ms, and µs for Debezium columns finer than ms.
+    /// Unit of numeric times and timestamps where no schema envelope says. By default ms for `json`; for `debezium-json` what
+    /// `time.precision.mode` = adaptive writes: ms up to three digits, µs up to six, ns above. Debezium's mode `connect` is `millis`.
     pub timestamp_unit: Option<TimeUnit>,
     /// Debezium decimals without envelope.
     pub decimals: Decimals,
@@ -124,7 +128,7 @@ pub struct DecoderConfig {
     pub columns: BTreeMap<String, ColumnRule>,
     /// Columns that the table does not have.
     pub unknown_columns: UnknownColumns,
-    /// Largest record, bytes after decompression.
+    /// Largest record, bytes after decompression; at most 64 MiB.
     pub max_record_bytes: usize,
     /// Partitions that a record may open.
     pub partitions: PartitionLimits,

@@ -1,377 +1,376 @@
 //! JSON values to typed values, exactly.
 //!
-//! Neighbours: `plain` and `debezium` say which form a value has ([`Form`]). Invariants: 1. no rounding, cutting or wrapping; 2. numbers keep
-//! all their digits (the JSON reader keeps them as text).
+//! Neighbours: `plain` and `debezium` say how a value is written ([`Form`]), `mapping` asks column by column, `json` has the slices.
+//! Invariants: 1. no rounding, cutting or wrapping (a float is the nearest one, which is what FLOAT and DOUBLE mean); 2. numbers are read
+//! from their own digits; 3. a reject never repeats the value.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use serde_json::{Number, Value as Json};
+use base64::{
+    Engine,
+    alphabet::{STANDARD, URL_SAFE},
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 use siltstone_format::{
-    types::{DataType, TypeKind},
+    types::{DataType, RowField, TypeKind},
     value::Value,
 };
 
 use crate::{
+    json::{Kind, Node},
+    number::{Exact, parse_decimal, rescale, unscaled},
     reject::{Reject, RejectCode},
     time::{self, Unit},
 };
 
 /// How a value is written, where JSON alone does not say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Form {
-    /// Unit of numeric dates, times and timestamps; `None` for the column type's own: days, ms, ms.
+    /// What the source says that a number stands for.
+    pub(crate) meaning: Meaning,
+    /// Unit of numeric times and timestamps; `None` for the column type's own: ms.
     pub(crate) unit: Option<Unit>,
-    /// Decimals are base64 of the big-endian unscaled value with this scale (Kafka Connect's `Decimal`).
-    pub(crate) decimal_scale: Option<u8>,
-    /// Text columns hold a date or time as number: keep the number's digits.
-    pub(crate) base64_bytes: bool,
+    /// Text in a DECIMAL column is base64 of the big-endian unscaled value with this scale (Kafka Connect's `Decimal`).
+    pub(crate) decimal_scale: Option<i32>,
+}
+
+/// What a number of the source stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Meaning {
+    /// Nobody says: what the column's type suggests.
+    #[default]
+    Unsaid,
+    /// A day.
+    Date,
+    /// A time of a day.
+    Time,
+    /// A point in time.
+    Timestamp,
+    /// Something that is none of these: a year, a duration.
+    NotTemporal,
 }
 
 /// As people write JSON.
-pub(crate) const PLAIN: Form = Form { unit: None, decimal_scale: None, base64_bytes: true };
+pub(crate) const PLAIN: Form = Form { meaning: Meaning::Unsaid, unit: None, decimal_scale: None };
 
-fn wrong(json: &Json, wanted: &str) -> Reject {
-    let found = match json {
-        Json::Null => "null",
-        Json::Bool(_) => "a boolean",
-        Json::Number(_) => "a number",
-        Json::String(_) => "a string",
-        Json::Array(_) => "an array",
-        Json::Object(_) => "an object",
-    };
-    Reject::new(RejectCode::WrongType, format!("expected {wanted}, found {found}"))
+pub(crate) fn wrong(node: Node<'_>, wanted: &str) -> Reject {
+    Reject::new(RejectCode::WrongType, format!("expected {wanted}, found {}", node.kind().words()))
 }
 
 fn range(what: impl Into<String>) -> Reject {
     Reject::new(RejectCode::OutOfRange, what)
 }
 
-/// `json` as a value of `data_type`; JSON null is null whatever the type (the caller checks NOT NULL).
-pub(crate) fn convert(json: &Json, data_type: &DataType, form: Form) -> Result<Value, Reject> {
-    if json.is_null() {
+/// `node` as a value of `data_type`; JSON null is null whatever the type (the caller checks NOT NULL).
+pub(crate) fn convert(node: Node<'_>, data_type: &DataType, form: Form) -> Result<Value, Reject> {
+    if node.is_null() {
         return Ok(Value::Null);
     }
     match &data_type.kind {
-        TypeKind::Boolean => boolean(json),
-        TypeKind::TinyInt => {
-            integer(json, "a TINYINT")?.try_into().map(Value::TinyInt).map_err(|_| range("does not fit a TINYINT"))
-        }
-        TypeKind::SmallInt => {
-            integer(json, "a SMALLINT")?.try_into().map(Value::SmallInt).map_err(|_| range("does not fit a SMALLINT"))
-        }
-        TypeKind::Int => integer(json, "an INT")?.try_into().map(Value::Int).map_err(|_| range("does not fit an INT")),
-        TypeKind::BigInt => {
-            integer(json, "a BIGINT")?.try_into().map(Value::BigInt).map_err(|_| range("does not fit a BIGINT"))
-        }
-        TypeKind::Float => float(json).and_then(|f| {
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "nearest float is what FLOAT means; overflow is checked"
-            )]
-            let narrow = f as f32;
-            if narrow.is_infinite() && f.is_finite() {
-                Err(range("does not fit a FLOAT"))
-            } else {
-                Ok(Value::Float(narrow))
-            }
-        }),
-        TypeKind::Double => float(json).map(Value::Double),
-        TypeKind::Decimal { precision, scale } => decimal(json, *precision, *scale, form),
-        TypeKind::Char(n) | TypeKind::VarChar(n) => text(json, *n),
-        TypeKind::Binary(n) | TypeKind::VarBinary(n) => bytes(json, *n, form),
-        TypeKind::Date => date(json, form),
-        TypeKind::Time(precision) => time_of_day(json, *precision, form),
-        TypeKind::Timestamp(precision) => timestamp(json, *precision, false, form),
-        TypeKind::LocalTimestamp(precision) => timestamp(json, *precision, true, form),
-        TypeKind::Array(element) => {
-            let items = json.as_array().ok_or_else(|| wrong(json, "an array"))?;
-            let values: Result<Vec<_>, _> = items
-                .iter()
-                .enumerate()
-                .map(|(i, item)| required(item, element, form).map_err(|r| r.at(&i.to_string())))
-                .collect();
-            values.map(Value::Array)
-        }
-        TypeKind::Map(key, value) => map(json, key, value, form),
-        TypeKind::Multiset(element) => map(json, element, &DataType { kind: TypeKind::Int, nullable: false }, form),
-        TypeKind::Row(fields) => {
-            let object = json.as_object().ok_or_else(|| wrong(json, "an object"))?;
-            let values: Result<Vec<_>, _> = fields
-                .iter()
-                .map(|f| {
-                    required(object.get(&f.name).unwrap_or(&Json::Null), &f.data_type, form).map_err(|r| r.at(&f.name))
-                })
-                .collect();
-            values.map(Value::Row)
-        }
+        TypeKind::Boolean => boolean(node),
+        TypeKind::TinyInt => whole(node, "a TINYINT", Value::TinyInt),
+        TypeKind::SmallInt => whole(node, "a SMALLINT", Value::SmallInt),
+        TypeKind::Int => whole(node, "an INT", Value::Int),
+        TypeKind::BigInt => whole(node, "a BIGINT", Value::BigInt),
+        TypeKind::Float => float(node, "a FLOAT", f32::is_finite).map(Value::Float),
+        TypeKind::Double => float(node, "a DOUBLE", f64::is_finite).map(Value::Double),
+        TypeKind::Decimal { precision, scale } => decimal(node, *precision, *scale, form),
+        TypeKind::Char(n) | TypeKind::VarChar(n) => text(node, *n),
+        TypeKind::Binary(n) | TypeKind::VarBinary(n) => bytes(node, *n),
+        TypeKind::Date => date(node, form),
+        TypeKind::Time(precision) => time_of_day(node, *precision, form),
+        TypeKind::Timestamp(precision) | TypeKind::LocalTimestamp(precision) => timestamp(node, *precision, form),
+        TypeKind::Array(element) => array(node, element, form),
+        TypeKind::Map(key, value) => map(node, key, value, form),
+        TypeKind::Multiset(element) => map(node, element, &DataType::not_null(TypeKind::Int), form),
+        TypeKind::Row(fields) => row(node, fields, form),
     }
 }
 
 /// As [`convert`], and NOT NULL is checked.
-pub(crate) fn required(json: &Json, data_type: &DataType, form: Form) -> Result<Value, Reject> {
-    let value = convert(json, data_type, form)?;
+fn required(node: Option<Node<'_>>, data_type: &DataType, form: Form) -> Result<Value, Reject> {
+    let value = node.map_or(Ok(Value::Null), |node| convert(node, data_type, form))?;
     if value.is_null() && !data_type.nullable {
         return Err(Reject::new(RejectCode::MissingColumn, "is NOT NULL and the record has nothing there"));
     }
     Ok(value)
 }
 
-/// Map keys are JSON object names, or `[key, value]` pairs.
-fn map(json: &Json, key: &DataType, value: &DataType, form: Form) -> Result<Value, Reject> {
-    let pair = |k: &Json, v: &Json| Ok((required(k, key, form)?, required(v, value, form)?));
-    let pairs: Result<Vec<_>, Reject> = match json {
-        Json::Object(object) => object
-            .iter()
-            .map(|(name, v)| {
-                let name_as_text = Json::String(name.clone());
-                pair(&name_as_text, v)
-            })
-            .collect(),
-        Json::Array(items) => items
-            .iter()
-            .map(|item| match item.as_array().map(Vec::as_slice) {
-                Some([k, v]) => pair(k, v),
-                _ => Err(wrong(item, "a [key, value] pair")),
-            })
-            .collect(),
-        other => Err(wrong(other, "an object")),
-    };
-    pairs.map(Value::Map)
+fn array(node: Node<'_>, element: &DataType, form: Form) -> Result<Value, Reject> {
+    let items = node.items()?.ok_or_else(|| wrong(node, "an array"))?;
+    let element = |(place, item)| required(Some(item), element, form).map_err(|r: Reject| r.at(&format!("{place}")));
+    items.into_iter().enumerate().map(element).collect::<Result<_, _>>().map(Value::Array)
 }
 
-fn boolean(json: &Json) -> Result<Value, Reject> {
-    match json {
-        Json::Bool(b) => Ok(Value::Boolean(*b)),
-        // MySQL's TINYINT(1) arrives as a number.
-        Json::Number(n) if n.as_i64() == Some(0) || n.as_i64() == Some(1) => Ok(Value::Boolean(n.as_i64() == Some(1))),
-        other => Err(wrong(other, "a boolean")),
+fn row(node: Node<'_>, fields: &[RowField], form: Form) -> Result<Value, Reject> {
+    let mut slots = vec![None; fields.len()];
+    if node.pick(&|name| fields.iter().position(|f| f.name == name), &mut slots)?.is_none() {
+        return Err(wrong(node, "an object"));
     }
-}
-
-fn integer(json: &Json, wanted: &str) -> Result<i128, Reject> {
-    let digits = match json {
-        Json::Number(n) => n.to_string(),
-        Json::String(s) => s.trim().to_owned(),
-        Json::Bool(b) => return Ok(i128::from(*b)),
-        other => return Err(wrong(other, wanted)),
+    let value = |(field, slot): (&RowField, Option<Node<'_>>)| {
+        required(slot, &field.data_type, form).map_err(|r| r.at(&field.name))
     };
-    match parse_decimal(&digits, 0) {
-        Some(Exact::Value(v)) => Ok(v),
-        Some(_) => Err(range(format!("is not a whole number that fits {wanted}"))),
-        None => Err(wrong(json, wanted)),
-    }
+    fields.iter().zip(slots).map(value).collect::<Result<_, _>>().map(Value::Row)
 }
 
-fn float(json: &Json) -> Result<f64, Reject> {
-    let parsed = match json {
-        Json::Number(n) => number_as_f64(n),
-        Json::String(s) => match s.as_str() {
-            "NaN" => Some(f64::NAN),
-            "Infinity" => Some(f64::INFINITY),
-            "-Infinity" => Some(f64::NEG_INFINITY),
-            other => other.parse().ok().filter(|f: &f64| f.is_finite()),
-        },
-        other => return Err(wrong(other, "a number")),
-    };
-    parsed.ok_or_else(|| range("does not fit a floating point number"))
-}
-
-fn number_as_f64(n: &Number) -> Option<f64> {
-    n.to_string().parse().ok().filter(|f: &f64| f.is_finite())
-}
-
-enum Exact {
-    Value(i128),
-    TooLarge,
-    TooFine,
-}
-
-/// Decimal text (with exponent) as an unscaled value of `scale`; `None` when it is not a number.
-fn parse_decimal(text: &str, scale: u8) -> Option<Exact> {
-    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-        Some((m, e)) => (m, e.parse::<i32>().ok()?),
-        None => (text, 0),
-    };
-    let (negative, digits) = match mantissa.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, mantissa.strip_prefix('+').unwrap_or(mantissa)),
-    };
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let plain = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
-    if (whole.is_empty() && fraction.is_empty()) || !plain(whole) || !plain(fraction) {
-        return None;
-    }
-    let all = format!("{whole}{fraction}");
-    let significant = all.trim_start_matches('0');
-    if significant.is_empty() {
-        return Some(Exact::Value(0));
-    }
-    let fraction_len = i64::try_from(fraction.len()).ok()?;
-    let shift = i64::from(scale) + i64::from(exponent) - fraction_len;
-    let unscaled = if shift >= 0 {
-        if significant.len() as i64 + shift > 39 {
-            return Some(Exact::TooLarge);
-        }
-        format!("{significant}{}", "0".repeat(usize::try_from(shift).ok()?))
-    } else {
-        let cut = usize::try_from(-shift).unwrap_or(usize::MAX);
-        let kept = significant.len().checked_sub(cut);
-        match kept {
-            Some(kept) if significant.bytes().skip(kept).all(|b| b == b'0') => significant.get(..kept)?.to_owned(),
-            _ => return Some(Exact::TooFine),
-        }
-    };
-    if unscaled.is_empty() {
-        return Some(Exact::Value(0));
-    }
-    match unscaled.parse::<i128>() {
-        Ok(v) => Some(Exact::Value(if negative { -v } else { v })),
-        Err(_) => Some(Exact::TooLarge),
-    }
-}
-
-fn decimal(json: &Json, precision: u8, scale: u8, form: Form) -> Result<Value, Reject> {
-    let exact = match (json, form.decimal_scale) {
-        (Json::String(s), Some(source)) => Some(rescale(unscaled_base64(s)?, source, scale)),
-        (Json::String(s), None) => parse_decimal(s.trim(), scale),
-        (Json::Number(n), _) => parse_decimal(&n.to_string(), scale),
-        // Debezium's VariableScaleDecimal.
-        (Json::Object(object), _) => {
-            let source = object.get("scale").and_then(Json::as_u64).and_then(|s| u8::try_from(s).ok());
-            match (source, object.get("value").and_then(Json::as_str)) {
-                (Some(source), Some(value)) => Some(rescale(unscaled_base64(value)?, source, scale)),
-                _ => None,
+/// Map keys are JSON object names, or `[key, value]` pairs for keys that are no text.
+fn map(node: Node<'_>, key: &DataType, value: &DataType, form: Form) -> Result<Value, Reject> {
+    let mut pairs: Vec<(Value, Value)> = Vec::new();
+    match node.kind() {
+        Kind::Object => {
+            for (place, (name, node)) in node.entries()?.into_iter().enumerate() {
+                let at = |r: Reject| r.at(&format!("{place}"));
+                // The name as a JSON string again: one way to read keys and values.
+                let quoted = serde_json::Value::String(name.into_owned()).to_string();
+                let name = Node::parse(quoted.as_bytes())?;
+                pairs.push((map_key(name, key, form).map_err(at)?, required(Some(node), value, form).map_err(at)?));
             }
         }
-        _ => None,
+        Kind::Array => {
+            for (place, item) in node.items()?.unwrap_or_default().into_iter().enumerate() {
+                let at = |r: Reject| r.at(&format!("{place}"));
+                match item.items()?.as_deref() {
+                    Some([k, v]) => {
+                        pairs.push((map_key(*k, key, form).map_err(at)?, required(Some(*v), value, form).map_err(at)?));
+                    }
+                    _ => return Err(wrong(item, "a [key, value] pair").at(&format!("{place}"))),
+                }
+            }
+        }
+        _ => return Err(wrong(node, "an object")),
+    }
+    let mut sorted: Vec<&Value> = pairs.iter().map(|(k, _)| k).collect();
+    if !key.is_nested() {
+        sorted.sort_by(|a, b| a.compare(b));
+        if sorted.windows(2).any(|pair| pair.first() == pair.get(1)) {
+            return Err(Reject::new(RejectCode::DuplicateField, "has a key twice"));
+        }
+    }
+    Ok(Value::Map(pairs))
+}
+
+/// Map keys are never null, whatever the type says: no engine reads one back.
+fn map_key(node: Node<'_>, key: &DataType, form: Form) -> Result<Value, Reject> {
+    match required(Some(node), key, form)? {
+        Value::Null => Err(Reject::new(RejectCode::MissingColumn, "has null as a key")),
+        value => Ok(value),
+    }
+}
+
+fn boolean(node: Node<'_>) -> Result<Value, Reject> {
+    match (node.kind(), node.raw()) {
+        (Kind::Boolean(b), _) => Ok(Value::Boolean(b)),
+        // MySQL's TINYINT(1) arrives as a number.
+        (_, "0") => Ok(Value::Boolean(false)),
+        (_, "1") => Ok(Value::Boolean(true)),
+        _ => Err(wrong(node, "a boolean")),
+    }
+}
+
+/// A whole number of the wanted width: a number, its digits as text, or a boolean as 0 and 1.
+fn whole<T: TryFrom<i128>>(node: Node<'_>, wanted: &str, make: fn(T) -> Value) -> Result<Value, Reject> {
+    T::try_from(integer(node, wanted)?).map(make).map_err(|_| range(format!("does not fit {wanted}")))
+}
+
+fn integer(node: Node<'_>, wanted: &str) -> Result<i128, Reject> {
+    let text = match node.kind() {
+        Kind::Number => match node.raw().parse::<i64>() {
+            Ok(n) => return Ok(i128::from(n)),
+            Err(_) => node.raw().into(),
+        },
+        Kind::String => node.string()?.unwrap_or_default(),
+        Kind::Boolean(b) => return Ok(i128::from(b)),
+        _ => return Err(wrong(node, wanted)),
+    };
+    match parse_decimal(text.trim(), 0) {
+        Some(Exact::Value(v)) => Ok(v),
+        Some(Exact::TooLarge) => Err(range(format!("does not fit {wanted}"))),
+        Some(Exact::TooFine) => Err(range(format!("is no whole number and does not fit {wanted}"))),
+        None => Err(Reject::new(RejectCode::WrongType, format!("expected {wanted}, found text that is no number"))),
+    }
+}
+
+fn float<T: std::str::FromStr + Copy>(node: Node<'_>, wanted: &str, is_finite: fn(T) -> bool) -> Result<T, Reject> {
+    let text = match node.kind() {
+        Kind::Number => node.raw().into(),
+        Kind::String => node.string()?.unwrap_or_default(),
+        _ => return Err(wrong(node, wanted)),
+    };
+    let parsed = || text.parse::<T>().ok();
+    // As Debezium and Java write them; other spellings that Rust would take (`inf`, `infinity`) are no numbers.
+    if node.kind() == Kind::String && matches!(text.as_ref(), "NaN" | "Infinity" | "-Infinity") {
+        return parsed().ok_or_else(|| wrong(node, wanted));
+    }
+    match parsed() {
+        Some(f) if is_finite(f) => Ok(f),
+        Some(_) if parse_decimal(&text, 0).is_some() => Err(range(format!("does not fit {wanted}"))),
+        _ => Err(Reject::new(RejectCode::WrongType, format!("expected {wanted}, found text that is no number"))),
+    }
+}
+
+fn decimal(node: Node<'_>, precision: u8, scale: u8, form: Form) -> Result<Value, Reject> {
+    let exact = match (node.kind(), form.decimal_scale) {
+        (Kind::String, Some(source)) => rescale(unscaled_base64(node)?, source, scale),
+        (Kind::String, None) => parse_decimal(node.string()?.unwrap_or_default().trim(), scale).ok_or_else(|| {
+            let detail = "expected a decimal, found text that is no number (for base64 of precise decimals set `decimals` to `base64`)";
+            Reject::new(RejectCode::WrongType, detail)
+        })?,
+        (Kind::Number, _) => parse_decimal(node.raw(), scale).ok_or_else(|| wrong(node, "a decimal"))?,
+        // Debezium's VariableScaleDecimal.
+        (Kind::Object, _) => {
+            let [source, value] = node.fields(["scale", "value"])?.unwrap_or_default();
+            match (source.and_then(|s| s.raw().parse::<i32>().ok()), value) {
+                (Some(source), Some(value)) => rescale(unscaled_base64(value)?, source, scale),
+                _ => return Err(wrong(node, "a decimal")),
+            }
+        }
+        _ => return Err(wrong(node, "a decimal")),
     };
     match exact {
-        Some(Exact::Value(v)) if v.unsigned_abs() < 10u128.pow(u32::from(precision)) => Ok(Value::Decimal(v)),
-        Some(Exact::Value(_) | Exact::TooLarge) => {
-            Err(range(format!("has more digits than DECIMAL({precision}, {scale})")))
-        }
-        Some(Exact::TooFine) => Err(range(format!("has more than {scale} digits after the point"))),
-        None => Err(wrong(json, "a decimal")),
+        Exact::Value(v) if v.unsigned_abs() < 10_u128.saturating_pow(u32::from(precision)) => Ok(Value::Decimal(v)),
+        Exact::Value(_) | Exact::TooLarge => Err(range(format!("has more digits than DECIMAL({precision}, {scale})"))),
+        Exact::TooFine => Err(range(format!("has more than {scale} digits after the point"))),
     }
 }
 
-fn unscaled_base64(text: &str) -> Result<i128, Reject> {
-    let bytes = STANDARD.decode(text).map_err(|_| Reject::new(RejectCode::WrongType, "is not a base64 decimal"))?;
-    let fill = if bytes.first().is_some_and(|b| b & 0x80 != 0) { 0xffu8 } else { 0 };
-    let significant: Vec<u8> = bytes.iter().copied().skip_while(|b| *b == fill).collect();
-    if significant.len() > 16 {
-        return Err(range("has more than 38 digits"));
+fn unscaled_base64(node: Node<'_>) -> Result<i128, Reject> {
+    let bytes = base64(node)?;
+    if bytes.is_empty() {
+        return Err(Reject::new(RejectCode::WrongType, "is an empty base64 decimal"));
     }
-    let mut wide = [fill; 16];
-    if let Some(end) = wide.get_mut(16 - significant.len()..) {
-        end.copy_from_slice(&significant);
-    }
-    let value = i128::from_be_bytes(wide);
-    if (value < 0) == (fill != 0) { Ok(value) } else { Err(range("has more than 38 digits")) }
+    unscaled(&bytes).ok_or_else(|| range("has more than 38 digits"))
 }
 
-fn rescale(unscaled: i128, from: u8, to: u8) -> Exact {
-    if to >= from {
-        match unscaled.checked_mul(10i128.checked_pow(u32::from(to - from)).unwrap_or(i128::MAX)) {
-            Some(v) => Exact::Value(v),
-            None => Exact::TooLarge,
-        }
-    } else {
-        match 10i128.checked_pow(u32::from(from - to)) {
-            Some(step) if unscaled % step == 0 => Exact::Value(unscaled / step),
-            _ if unscaled == 0 => Exact::Value(0),
-            _ => Exact::TooFine,
-        }
-    }
-}
-
-fn text(json: &Json, limit: u32) -> Result<Value, Reject> {
-    let text = match json {
-        Json::String(s) => s.clone(),
-        // Numbers and booleans as their JSON text; objects and arrays are kept as JSON (json columns).
-        other => other.to_string(),
-    };
-    if text.chars().count() > usize::try_from(limit).unwrap_or(usize::MAX) {
+fn text(node: Node<'_>, limit: u32) -> Result<Value, Reject> {
+    // Numbers, booleans, objects and arrays as their JSON text: `json` columns, points, enums of numbers.
+    let text = node.string()?.unwrap_or_else(|| node.raw().into());
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if text.len() > limit && text.chars().count() > limit {
         return Err(range(format!("is longer than {limit} characters")));
     }
-    Ok(Value::String(text))
+    Ok(Value::String(text.into_owned()))
 }
 
-fn bytes(json: &Json, limit: u32, form: Form) -> Result<Value, Reject> {
-    let text = json.as_str().ok_or_else(|| wrong(json, "base64 text"))?;
-    let bytes = if form.base64_bytes {
-        STANDARD.decode(text).map_err(|_| Reject::new(RejectCode::WrongType, "is not base64"))?
-    } else {
-        text.as_bytes().to_vec()
-    };
+fn bytes(node: Node<'_>, limit: u32) -> Result<Value, Reject> {
+    let bytes = base64(node)?;
     if bytes.len() > usize::try_from(limit).unwrap_or(usize::MAX) {
         return Err(range(format!("is longer than {limit} bytes")));
     }
     Ok(Value::Bytes(bytes))
 }
 
-fn ticks(json: &Json, unit: Unit) -> Result<i128, Reject> {
-    integer(json, "a time").map(|n| n.saturating_mul(unit.nanos()))
+/// Base64 in either alphabet, padded or not (`binary.handling.mode` = bytes, base64, base64-url-safe).
+fn base64(node: Node<'_>) -> Result<Vec<u8>, Reject> {
+    const CONFIG: GeneralPurposeConfig =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    const PLAIN_ALPHABET: GeneralPurpose = GeneralPurpose::new(&STANDARD, CONFIG);
+    const URL_ALPHABET: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, CONFIG);
+    let text = node.string()?.ok_or_else(|| wrong(node, "base64 text"))?;
+    let engine = if text.contains(['-', '_']) { URL_ALPHABET } else { PLAIN_ALPHABET };
+    engine.decode(text.as_bytes()).map_err(|_| Reject::new(RejectCode::WrongType, "is not base64"))
 }
 
-fn date(json: &Json, form: Form) -> Result<Value, Reject> {
-    let days = match json {
-        Json::String(s) => match time::parse_date(s.trim()) {
-            Some(days) => i128::from(days),
-            None => match time::parse_timestamp(s.trim()) {
-                Some((nanos, _)) => nanos.div_euclid(Unit::Days.nanos()),
-                None => return Err(Reject::new(RejectCode::WrongType, "is not a date like 2026-01-31")),
-            },
-        },
-        Json::Number(_) => ticks(json, form.unit.unwrap_or(Unit::Days))?.div_euclid(Unit::Days.nanos()),
-        other => return Err(wrong(other, "a date")),
+fn ticks(node: Node<'_>, unit: Unit, wanted: &str) -> Result<i128, Reject> {
+    integer(node, wanted)?.checked_mul(unit.nanos()).ok_or_else(|| range(format!("does not fit {wanted}")))
+}
+
+/// Checks that a number which the source calls something may go into a column of this type.
+fn allowed(form: Form, meanings: &[Meaning], wanted: &str) -> Result<(), Reject> {
+    if form.meaning == Meaning::Unsaid || meanings.contains(&form.meaning) {
+        return Ok(());
+    }
+    let what = match form.meaning {
+        Meaning::Date => "a date",
+        Meaning::Time => "a time of day",
+        Meaning::Timestamp => "a timestamp",
+        Meaning::Unsaid | Meaning::NotTemporal => "a year or duration",
     };
-    i32::try_from(days).map(Value::Date).map_err(|_| range("is a date out of range"))
+    Err(Reject::new(
+        RejectCode::WrongType,
+        format!("expected {wanted}, and the source's schema says that it is {what}"),
+    ))
 }
 
-fn time_of_day(json: &Json, precision: u8, form: Form) -> Result<Value, Reject> {
-    let nanos = match json {
-        Json::String(s) => time::parse_time(s.trim().trim_end_matches('Z'))
+fn date(node: Node<'_>, form: Form) -> Result<Value, Reject> {
+    let nanos = match node.kind() {
+        Kind::String => {
+            let text = node.string()?.unwrap_or_default();
+            let text = text.trim();
+            let day = time::parse_date(text).map(|days| i128::from(days) * Unit::Days.nanos());
+            day.or_else(|| time::parse_timestamp(text).map(|(nanos, _)| nanos))
+                .ok_or_else(|| Reject::new(RejectCode::WrongType, "is not a date like 2026-01-31"))?
+        }
+        Kind::Number => {
+            allowed(form, &[Meaning::Date, Meaning::Timestamp], "a DATE")?;
+            let unit = if form.meaning == Meaning::Timestamp { form.unit } else { None };
+            ticks(node, unit.unwrap_or(Unit::Days), "a DATE")?
+        }
+        _ => return Err(wrong(node, "a date")),
+    };
+    if nanos.rem_euclid(Unit::Days.nanos()) != 0 {
+        return Err(range("has a time of day and the column is a DATE (take the day by `date-of` in the mapping)"));
+    }
+    i32::try_from(nanos.div_euclid(Unit::Days.nanos())).map(Value::Date).map_err(|_| range("does not fit a DATE"))
+}
+
+fn time_of_day(node: Node<'_>, precision: u8, form: Form) -> Result<Value, Reject> {
+    let nanos = match node.kind() {
+        // ZonedTime is written in UTC.
+        Kind::String => time::parse_time(node.string()?.unwrap_or_default().trim().trim_end_matches('Z'))
             .ok_or_else(|| Reject::new(RejectCode::WrongType, "is not a time like 13:05:00"))?,
-        Json::Number(_) => ticks(json, form.unit.unwrap_or(Unit::Millis))?,
-        other => return Err(wrong(other, "a time")),
+        Kind::Number => {
+            allowed(form, &[Meaning::Time], "a TIME")?;
+            ticks(node, form.unit.unwrap_or(Unit::Millis), "a TIME")?
+        }
+        _ => return Err(wrong(node, "a time")),
     };
     if !(0..Unit::Days.nanos()).contains(&nanos) {
         return Err(range("is not a time of a day"));
     }
     // TIME is stored in milliseconds whatever its precision.
     if nanos % time::step(precision.min(3)) != 0 {
-        return Err(range("has more digits than the column"));
+        return Err(range(format!("has more digits than TIME({precision}) keeps")));
     }
     i32::try_from(nanos / 1_000_000).map(Value::Time).map_err(|_| range("is not a time of a day"))
 }
 
-fn timestamp(json: &Json, precision: u8, local: bool, form: Form) -> Result<Value, Reject> {
-    let nanos = match json {
-        Json::String(s) => {
-            let s = s.trim();
-            match (time::parse_timestamp(s), time::parse_date(s)) {
-                (Some((nanos, _)), _) => nanos,
-                (None, Some(days)) => i128::from(days) * Unit::Days.nanos(),
-                (None, None) => {
-                    let wanted = if local { "2026-01-31T13:05:00Z" } else { "2026-01-31T13:05:00" };
-                    return Err(Reject::new(RejectCode::WrongType, format!("is not a timestamp like {wanted}")));
-                }
-            }
+/// A point in time in nanoseconds since 1970; text without offset is taken as UTC. A number without a known unit is a reject.
+pub(crate) fn instant(node: Node<'_>, form: Form) -> Result<i128, Reject> {
+    match node.kind() {
+        Kind::String => {
+            let text = node.string()?.unwrap_or_default();
+            let text = text.trim();
+            time::parse_timestamp(text)
+                .map(|(nanos, _)| nanos)
+                .or_else(|| time::parse_date(text).map(|days| i128::from(days) * Unit::Days.nanos()))
+                .ok_or_else(|| Reject::new(RejectCode::WrongType, "is not a timestamp like 2026-01-31T13:05:00Z"))
         }
-        Json::Number(_) => ticks(json, form.unit.unwrap_or(Unit::Millis))?,
-        other => return Err(wrong(other, "a timestamp")),
-    };
+        Kind::Number => {
+            allowed(form, &[Meaning::Timestamp, Meaning::Date], "a timestamp")?;
+            let unit = form.unit.ok_or_else(|| {
+                Reject::new(RejectCode::WrongType, "is a number and nothing says its unit: set `timestamp-unit`")
+            })?;
+            ticks(node, unit, "a timestamp")
+        }
+        _ => Err(wrong(node, "a timestamp")),
+    }
+}
+
+fn timestamp(node: Node<'_>, precision: u8, form: Form) -> Result<Value, Reject> {
+    let nanos = instant(node, Form { unit: Some(form.unit.unwrap_or(Unit::Millis)), ..form })?;
     time::timestamp(nanos, precision).ok_or_else(|| range(format!("does not fit TIMESTAMP({precision})")))
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value as Json, json};
 
     use super::*;
 
+    fn typed(json: &Json, data_type: &DataType, form: Form) -> Result<Value, Reject> {
+        convert(Node::parse(json.to_string().as_bytes()).unwrap(), data_type, form)
+    }
+
     fn of(json: Json, text: &str) -> Result<Value, RejectCode> {
-        convert(&json, &DataType::parse(text).unwrap(), PLAIN).map_err(|r| r.code)
+        typed(&json, &DataType::parse(text).unwrap(), PLAIN).map_err(|r| r.code)
     }
 
     fn parsed(text: &str) -> Json {
@@ -404,8 +403,8 @@ mod tests {
         assert_eq!(d(json!("abc")), Err(RejectCode::WrongType));
         let connect = Form { decimal_scale: Some(2), ..PLAIN };
         let t = DataType::parse("DECIMAL(12, 2)").unwrap();
-        assert_eq!(convert(&json!("/w=="), &t, connect), Ok(Value::Decimal(-1)));
-        assert_eq!(convert(&json!("BNI="), &t, connect), Ok(Value::Decimal(1234)));
+        assert_eq!(typed(&json!("/w=="), &t, connect), Ok(Value::Decimal(-1)));
+        assert_eq!(typed(&json!("BNI="), &t, connect), Ok(Value::Decimal(1234)));
         assert_eq!(of(parsed("1e-400000000"), "DECIMAL(12, 2)"), Err(RejectCode::OutOfRange));
         assert_eq!(of(parsed("1e400000000"), "DECIMAL(12, 2)"), Err(RejectCode::OutOfRange));
     }
@@ -432,10 +431,10 @@ mod tests {
             0,
         )
         .unwrap();
-        let got = convert(&parsed(r#"{"x":[1,null]}"#), &row, PLAIN).unwrap_err();
+        let got = typed(&parsed(r#"{"x":[1,null]}"#), &row, PLAIN).unwrap_err();
         assert_eq!((got.code, got.column.as_deref()), (RejectCode::MissingColumn, Some("x.1")));
         assert_eq!(
-            convert(&parsed(r#"{"x":[1,2]}"#), &row, PLAIN),
+            typed(&parsed(r#"{"x":[1,2]}"#), &row, PLAIN),
             Ok(Value::Row(vec![Value::Array(vec![Value::Int(1), Value::Int(2)])]))
         );
     }

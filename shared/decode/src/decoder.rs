@@ -1,17 +1,17 @@
 //! The decoder of a table: payload in, row changes out.
 //!
-//! Neighbours: `payload` reads bytes, `plain` and `debezium` read messages, `mapping` makes rows, `guard` watches partitions.
+//! Neighbours: `payload` unpacks bytes, `json` checks them, `plain` and `debezium` read messages, `mapping` makes rows, `guard` watches
+//! partitions. Invariant: 1. what a payload decodes to depends on its bytes and the configuration alone.
 
 use std::fmt;
 
-use serde_json::{Map, Value as Json};
 use siltstone_format::{schema::TableSchema, types::DataType, value::Value};
 
 use crate::{
     config::{ConfigFault, DecoderConfig, Format, TimeUnit},
-    convert::Form,
     debezium,
     guard::BatchGuard,
+    json::Node,
     mapping::Mapping,
     payload, plain,
     reject::Reject,
@@ -129,25 +129,27 @@ impl Decoder {
     /// Decodes one payload.
     #[must_use]
     pub fn decode(&self, bytes: &[u8]) -> Decoded {
-        match self.try_decode(bytes) {
-            Ok(decoded) => decoded,
-            Err(reject) => Decoded::Rejected(reject),
-        }
+        self.read(bytes).decoded
     }
 
-    fn try_decode(&self, bytes: &[u8]) -> Result<Decoded, Reject> {
+    /// Decodes one payload and counts the fields that no column reads.
+    pub(crate) fn read(&self, bytes: &[u8]) -> Read {
+        self.try_read(bytes).unwrap_or_else(|reject| Read::of(Decoded::Rejected(reject)))
+    }
+
+    fn try_read(&self, bytes: &[u8]) -> Result<Read, Reject> {
         if bytes.is_empty() {
-            return Ok(Decoded::Ignored(IgnoredKind::Tombstone));
+            return Ok(Read::of(Decoded::Ignored(IgnoredKind::Tombstone)));
         }
         let unpacked = payload::unpack(bytes, self.config.max_record_bytes)?;
-        let json = payload::json(&unpacked)?;
+        let root = Node::parse(&unpacked)?;
         match self.config.format {
-            Format::Json => plain::decode(self, &json),
-            Format::DebeziumJson => debezium::decode(self, &json),
+            Format::Json => plain::decode(self, root),
+            Format::DebeziumJson => debezium::decode(self, root),
         }
     }
 
-    /// The form of numeric times that the configuration names.
+    /// The unit of numeric times that the configuration names.
     pub(crate) fn configured_unit(&self) -> Option<Unit> {
         self.config.timestamp_unit.map(|unit| match unit {
             TimeUnit::Seconds => Unit::Seconds,
@@ -158,7 +160,15 @@ impl Decoder {
     }
 }
 
-/// A function from a field and its column's type to how the field is written.
-pub(crate) type Forms<'a> = &'a dyn Fn(&str, &DataType) -> Form;
-/// A JSON object's fields.
-pub(crate) type Object = Map<String, Json>;
+/// What a payload says, and how many fields of its row no column reads.
+#[derive(Debug)]
+pub(crate) struct Read {
+    pub(crate) decoded: Decoded,
+    pub(crate) unread: u64,
+}
+
+impl Read {
+    pub(crate) const fn of(decoded: Decoded) -> Self {
+        Self { decoded, unread: 0 }
+    }
+}

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use siltstone_format::{types::TypeKind, value::Value};
 
 use crate::{
-    decoder::{Decoded, Decoder, RowChange},
+    decoder::{Decoded, Decoder, Read, RowChange},
     reject::{Reject, RejectCode},
     time,
 };
@@ -18,16 +18,18 @@ use crate::{
 pub struct BatchGuard<'d> {
     decoder: &'d Decoder,
     opened: HashSet<String>,
+    unread: u64,
 }
 
 impl<'d> BatchGuard<'d> {
     pub(crate) fn new(decoder: &'d Decoder) -> Self {
-        Self { decoder, opened: HashSet::new() }
+        Self { decoder, opened: HashSet::new(), unread: 0 }
     }
 
     /// Decodes a payload that arrived at `arrival_ms` (ms since 1970).
     pub fn decode(&mut self, bytes: &[u8], arrival_ms: i64) -> Decoded {
-        let decoded = self.decoder.decode(bytes);
+        let Read { decoded, unread } = self.decoder.read(bytes);
+        self.unread += unread;
         if self.decoder.partitions.is_empty() {
             return decoded;
         }
@@ -38,6 +40,12 @@ impl<'d> BatchGuard<'d> {
             },
             _ => decoded,
         }
+    }
+
+    /// Fields of the batch's rows that no column reads: they are left out under the policy `ignore`, and counted here.
+    #[must_use]
+    pub const fn unread_fields(&self) -> u64 {
+        self.unread
     }
 
     fn admit(&mut self, changes: &[RowChange], arrival_ms: i64) -> Result<(), Reject> {

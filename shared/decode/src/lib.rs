@@ -11,12 +11,16 @@ pub mod config;
 mod convert;
 mod debezium;
 mod decoder;
+mod envelope;
 mod guard;
+pub mod json;
 mod mapping;
+mod number;
 pub mod payload;
 mod plain;
 pub mod quarantine;
 pub mod reject;
+mod rules;
 mod time;
 
 pub use aggregate::{UserRecord, deaggregate};

@@ -1,45 +1,51 @@
 //! Plain JSON objects: each is the newest version of its row; an op field may say that it is deleted.
 //!
-//! Neighbours: `decoder`, `mapping`.
+//! Neighbours: `decoder`, `mapping`. Invariant: 1. an operation that is not configured is a reject, never an upsert by default.
 
-use serde_json::Value as Json;
 use siltstone_format::types::{DataType, TypeKind};
 
 use crate::{
     convert::{Form, PLAIN},
-    decoder::{Decoded, Decoder, IgnoredKind, RowChange, RowKind},
-    mapping::Side,
+    decoder::{Decoded, Decoder, IgnoredKind, Read, RowChange, RowKind},
+    json::{Kind, Node},
+    mapping::{Image, Side},
     reject::{Reject, RejectCode},
+    time::Unit,
 };
 
-pub(crate) fn decode(decoder: &Decoder, json: &Json) -> Result<Decoded, Reject> {
-    let object = match json {
-        Json::Null => return Ok(Decoded::Ignored(IgnoredKind::Tombstone)),
-        Json::Object(object) => object,
+pub(crate) fn decode(decoder: &Decoder, root: Node<'_>) -> Result<Read, Reject> {
+    match root.kind() {
+        Kind::Null => return Ok(Read::of(Decoded::Ignored(IgnoredKind::Tombstone))),
+        Kind::Object => {}
         _ => return Err(Reject::new(RejectCode::NotJson, "is not a JSON object")),
-    };
-    let delete = match &decoder.config.op_field {
+    }
+    let (fields, unread) = decoder.mapping.read(root)?;
+    let delete = match decoder.mapping.op_slot.and_then(|slot| fields.at(slot)) {
         None => false,
-        Some(name) => match object.get(name) {
-            None | Some(Json::Null) => false,
-            Some(Json::String(op)) => {
-                let named = |list: &[String]| list.iter().any(|known| known.eq_ignore_ascii_case(op));
-                if named(&decoder.config.deletes) {
-                    true
-                } else if named(&decoder.config.upserts) {
-                    false
-                } else {
-                    return Err(Reject::new(RejectCode::UnknownOperation, "is neither an upsert nor a delete").at(name));
-                }
-            }
-            Some(_) => return Err(Reject::new(RejectCode::UnknownOperation, "is not text").at(name)),
-        },
+        Some(op) => is_delete(decoder, op).map_err(|r| r.at(decoder.config.op_field.as_deref().unwrap_or_default()))?,
     };
     let (kind, side) = if delete { (RowKind::Delete, Side::Retracted) } else { (RowKind::Insert, Side::Stored) };
-    let form = |_: &str, data_type: &DataType| {
-        let timestamp = matches!(data_type.kind, TypeKind::Timestamp(_) | TypeKind::LocalTimestamp(_));
-        Form { unit: if timestamp { decoder.configured_unit() } else { None }, ..PLAIN }
-    };
-    let row = decoder.mapping.row(object, side, &form)?;
-    Ok(Decoded::Changes(vec![RowChange { kind, row }]))
+    let forms = |_: Option<usize>, data_type: Option<&DataType>| form(decoder, data_type);
+    let image = Image { fields: &fields, old: None, placeholders: false, forms: &forms };
+    let row = decoder.mapping.row(&image, side)?;
+    Ok(Read { decoded: Decoded::Changes(vec![RowChange { kind, row }]), unread })
+}
+
+fn is_delete(decoder: &Decoder, op: Node<'_>) -> Result<bool, Reject> {
+    if op.is_null() {
+        return Ok(false);
+    }
+    let unknown = |detail: &str| Reject::new(RejectCode::UnknownOperation, detail);
+    let word = op.string()?.ok_or_else(|| unknown("is not text"))?;
+    let named = |list: &[String]| list.iter().any(|known| known.eq_ignore_ascii_case(&word));
+    match (named(&decoder.config.deletes), named(&decoder.config.upserts)) {
+        (true, _) => Ok(true),
+        (false, true) => Ok(false),
+        (false, false) => Err(unknown("is neither one of `upserts` nor of `deletes`")),
+    }
+}
+
+fn form(decoder: &Decoder, data_type: Option<&DataType>) -> Form {
+    let dated = data_type.is_some_and(|t| t.kind == TypeKind::Date);
+    Form { unit: if dated { None } else { Some(decoder.configured_unit().unwrap_or(Unit::Millis)) }, ..PLAIN }
 }

@@ -1,12 +1,16 @@
 //! The form of a quarantined record: one JSON object a line, with everything that a replay needs.
 //!
 //! Neighbours: `table` writes these lines before it commits, `silt quarantine` reads them. Invariants: 1. raw bytes survive exactly
-//! (base64); 2. a record is named by its position: shard, sequence number, sub-sequence.
+//! (base64); 2. a record is named by its position: shard, sequence number, sub-sequence;
+//! 3. a line that is read is bounded.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
 use crate::reject::Reject;
+
+/// Longest line: the largest stream record in base64, and its words.
+const LINE_BYTES_MAX: usize = 16 << 20;
 
 /// A record that was not taken, with its place in the stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +64,9 @@ impl QuarantinedRecord {
     /// # Errors
     /// What is wrong with the line.
     pub fn from_json_line(line: &str) -> Result<Self, String> {
+        if line.len() > LINE_BYTES_MAX {
+            return Err(format!("is not a quarantined record: {} bytes are more than one has", line.len()));
+        }
         serde_json::from_str(line).map_err(|e| format!("is not a quarantined record: {e}"))
     }
 

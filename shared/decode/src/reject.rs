@@ -30,6 +30,8 @@ pub enum RejectCode {
     WrongType,
     /// A number, decimal, text or time that does not fit the column.
     OutOfRange,
+    /// A field that a column reads stands twice in its object.
+    DuplicateField,
     /// A column that the table does not have, under the policy `quarantine`.
     UnknownColumn,
     /// An op that is not known.
@@ -55,6 +57,7 @@ impl fmt::Display for RejectCode {
             Self::MissingColumn => "missing-column",
             Self::WrongType => "wrong-type",
             Self::OutOfRange => "out-of-range",
+            Self::DuplicateField => "duplicate-field",
             Self::UnknownColumn => "unknown-column",
             Self::UnknownOperation => "unknown-operation",
             Self::UnavailableValue => "unavailable-value",

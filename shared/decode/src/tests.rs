@@ -1,5 +1,8 @@
 //! Whole messages through a decoder.
 
+mod kinds;
+mod properties;
+
 use serde_json::{Value as Json, json};
 use siltstone_format::{
     schema::{Column, TableSchema},

@@ -39,7 +39,7 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// A day number as `YYYY-MM-DD`.
-pub(crate) fn show_date(days: i64) -> String {
+fn show_date(days: i64) -> String {
     let z = days + 719_468;
     let era = z.div_euclid(146_097);
     let doe = z.rem_euclid(146_097);
@@ -48,6 +48,37 @@ pub(crate) fn show_date(days: i64) -> String {
     let mp = (5 * doy + 2) / 153;
     let month = if mp < 10 { mp + 3 } else { mp - 9 };
     format!("{:04}-{month:02}-{:02}", yoe + era * 400 + i64::from(month <= 2), doy - (153 * mp + 2) / 5 + 1)
+}
+
+/// A minute of a day by a format of `%Y`, `%m`, `%d`, `%H`, `%M` and other characters.
+pub(crate) fn show(format: &str, days: i64, minute: i64) -> String {
+    let date = show_date(days);
+    // Years may have more than four digits or a sign: month and day are the last six characters.
+    let cut = date.len().saturating_sub(6);
+    let part = |from: usize, to: usize| date.get(from..to).unwrap_or_default();
+    let mut out = String::with_capacity(format.len() + 6);
+    let mut letters = format.chars();
+    while let Some(letter) = letters.next() {
+        match (letter, if letter == '%' { letters.next() } else { None }) {
+            ('%', Some('Y')) => out.push_str(part(0, cut)),
+            ('%', Some('m')) => out.push_str(part(cut + 1, cut + 3)),
+            ('%', Some('d')) => out.push_str(part(cut + 4, cut + 6)),
+            ('%', Some('H')) => out.push_str(&format!("{:02}", minute / 60)),
+            ('%', Some('M')) => out.push_str(&format!("{:02}", minute % 60)),
+            _ => out.push(letter),
+        }
+    }
+    out
+}
+
+/// True for a format that [`show`] knows and that tells years apart.
+pub(crate) fn is_format(format: &str) -> bool {
+    let mut known = true;
+    let mut letters = format.chars();
+    while let Some(letter) = letters.next() {
+        known &= letter != '%' || matches!(letters.next(), Some('Y' | 'm' | 'd' | 'H' | 'M'));
+    }
+    known && format.contains("%Y")
 }
 
 fn month_days(year: i64, month: i64) -> i64 {
@@ -144,6 +175,14 @@ mod tests {
         for bad in ["2023-02-29", "2024-13-01", "2024-00-10", "2024-1-1", "24-01-01", "x", "2024-01-01T"] {
             assert_eq!(parse_date(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn formats_write_days_and_hours() {
+        assert_eq!(show("%Y-%m-%d", 19_782, 0), "2024-02-29");
+        assert_eq!(show("%Y%m%d%H%M", 19_782, 785), "202402291305");
+        assert_eq!(show("day=%d %Y", 3_000_000, 0), "day=21 10183");
+        assert!(is_format("%Y/%m") && !is_format("%m") && !is_format("%Y%") && !is_format("%Y%s"));
     }
 
     #[test]
