@@ -1,5 +1,4 @@
 //! Starts a stack and prints what to export, then waits for Ctrl-C: `cargo run -p siltstone-local --example serve [DIR [PORT]]`.
-#![allow(clippy::print_stdout, reason = "its purpose")]
 
 use std::{error::Error, io::Write};
 
