@@ -119,7 +119,7 @@ impl TableContext {
             max_attempts: options.commit.max_retries.saturating_add(1),
             manifest_target_size: options.manifests.target_size.unsigned_abs(),
             manifest_full_threshold: options.manifests.full_compaction_threshold.unsigned_abs(),
-            manifest_merge_min_count: usize::try_from(options.manifests.merge_min_count).unwrap_or(usize::MAX),
+            manifest_merge_min_count: options.manifests.merge_min_count,
             manifest_compression: options.manifests.compression,
         };
         let (authority, shape) = (Authority::Pointer, Arc::new(shape));

@@ -304,9 +304,11 @@ pub enum Step<T> {
     Done(Result<T, CommitError>),
 }
 
+type Running<T> = Pin<Box<dyn Future<Output = Result<T, CommitError>> + Send>>;
+
 /// A running protocol.
 pub struct Machine<T> {
-    future: Option<Pin<Box<dyn Future<Output = Result<T, CommitError>> + Send>>>,
+    future: Option<Running<T>>,
     io: Io,
     waiting: bool,
 }

@@ -480,6 +480,10 @@ mod tests {
         }
     }
 
+    fn minor(group: std::ops::Range<usize>) -> MergePlan {
+        MergePlan::Minor(Vec::from([group]))
+    }
+
     fn settings() -> Settings {
         Settings {
             manifest_target_size: 100,
@@ -494,14 +498,14 @@ mod tests {
         let metas = [meta(10, 0), meta(10, 0)];
         assert_eq!(merge_plan(&metas, &settings()), MergePlan::Keep);
         let metas = vec![meta(10, 0); 3];
-        assert_eq!(merge_plan(&metas, &settings()), MergePlan::Minor(vec![0..3]));
+        assert_eq!(merge_plan(&metas, &settings()), minor(0..3));
         assert_eq!(merge_plan(&[], &settings()), MergePlan::Keep);
     }
 
     #[test]
     fn manifests_that_fill_a_target_are_merged_in_order_and_a_full_one_is_left_alone() {
         let metas = [meta(60, 0), meta(60, 0), meta(120, 0), meta(10, 0)];
-        assert_eq!(merge_plan(&metas, &settings()), MergePlan::Minor(vec![0..2]));
+        assert_eq!(merge_plan(&metas, &settings()), minor(0..2));
     }
 
     #[test]

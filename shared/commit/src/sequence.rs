@@ -100,7 +100,8 @@ impl Allocator {
     pub fn next(&mut self, arrival_ms: i64) -> Result<SequenceNumber, CommitError> {
         let earliest = self.at(arrival_ms.max(0), 0);
         let number = if earliest > self.last.0 { earliest } else { self.successor() };
-        if arrival_ms > MS_MAX || number > LAST.0 || number <= self.last.0 {
+        // Past the last millisecond the shifted number turns negative.
+        if arrival_ms > MS_MAX || number <= self.last.0 {
             let reason = format!("arrival time {arrival_ms} ms leaves no sequence number above {}", self.last);
             return Err(CommitError::InvalidChange { reason });
         }

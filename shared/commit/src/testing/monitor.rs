@@ -213,11 +213,12 @@ impl Monitor {
                 self.reachable(world, &snapshot);
             }
         }
-        if let Some(snapshot) = pointer.snapshot.clone().filter(|_| pointer.state != TableState::Forked) {
-            if self.reachable(world, &snapshot) || self.tips.insert(snapshot.id) {
-                let live = self.live(&snapshot);
-                self.tip(world, &snapshot, &live);
-            }
+        let current = pointer.snapshot.filter(|_| pointer.state != TableState::Forked);
+        if let Some(snapshot) = current
+            && (self.reachable(world, &snapshot) || self.tips.insert(snapshot.id))
+        {
+            let live = self.live(&snapshot);
+            self.tip(world, &snapshot, &live);
         }
     }
 

@@ -108,14 +108,14 @@ impl World {
     pub fn uuid(&mut self) -> String {
         self.uuids = self.uuids.wrapping_add(1);
         let mut random = Random::new(self.uuids);
-        let (a, b) = (random.next(), random.next());
+        let (a, b) = (random.draw(), random.draw());
         format!("{:08x}-{:04x}-4{:03x}-a{:03x}-{:012x}", a >> 32, a & 0xffff, (a >> 16) & 0xfff, b & 0xfff, b >> 16)
     }
 
     /// A copy whose ids differ from what this one will give out.
     #[must_use]
     pub fn elsewhere(&self) -> Self {
-        Self { uuids: Random::new(self.uuids).next(), ..self.clone() }
+        Self { uuids: Random::new(self.uuids).draw(), ..self.clone() }
     }
 
     /// Writes an object outside any protocol, as ingest and foreign engines do.

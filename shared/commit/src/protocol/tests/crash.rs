@@ -9,12 +9,14 @@ use crate::{
     testing::world::{Fault, World},
 };
 
+type Run = dyn Fn(&TableContext, &mut World) -> Option<Result<(), CommitError>>;
+
 /// A protocol in a world, ready to run.
 struct Scenario {
     context: TableContext,
     world: World,
     /// Runs it to its end; `None` if the fuse blew, otherwise whether it succeeded.
-    run: Box<dyn Fn(&TableContext, &mut World) -> Option<Result<(), CommitError>>>,
+    run: Box<Run>,
 }
 
 impl Scenario {
