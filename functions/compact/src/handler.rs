@@ -4,16 +4,19 @@
 //! are what makes it safe. Invariants: 1. duplicates and any order of events are harmless; 2. a task is removed only after its bucket was
 //! compacted or needed nothing; 3. an unfinished job puts the next task itself, with a hop count.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use siltstone_store::{
     item::{Attr, Item, ItemCondition, ItemError},
+    meter::Meter,
     object::ObjectErrorKind,
 };
 use siltstone_table::{
     Authority, Ports, Purpose, Table, TableError,
     compact::{self, CompactReport, CompactRequest, Compacted},
     debt::{CompactTask, HOPS_MAX, put_task},
-    emf::{self, Metric},
+    emf::{self, Metering, Metric},
     settings::{CompactLimits, FunctionSettings},
 };
 
@@ -51,6 +54,7 @@ pub struct CompactSummary {
 pub struct Handler {
     ports: Ports,
     settings: FunctionSettings,
+    metering: Option<Metering>,
     limits: CompactLimits,
 }
 
@@ -63,7 +67,13 @@ impl Handler {
             lateness_ms: settings.lateness_ms,
             ..CompactLimits::default()
         };
-        Self { ports, settings, limits }
+        Self { ports, settings, metering: None, limits }
+    }
+
+    /// Adds the requests that `meter` counts to the metrics.
+    #[must_use]
+    pub fn with_meter(self, meter: Arc<Meter>) -> Self {
+        Self { metering: Some(Metering::new(meter)), ..self }
     }
 
     /// Handles one event.
@@ -95,13 +105,9 @@ impl Handler {
             }
         }
         let now = self.ports.clock.now_ms();
-        let line = emf::document(
-            "compact",
-            &self.settings.table.name.to_string(),
-            &measured(&summary, result.is_err(), now - started),
-            now,
-        );
-        metrics(line);
+        let mut measured = measured(&summary, result.is_err(), now - started);
+        measured.extend(self.metering.iter().flat_map(Metering::metrics));
+        metrics(emf::document("compact", &self.settings.table.name.to_string(), &measured, now));
         result.map(|()| summary)
     }
 

@@ -158,6 +158,9 @@ pub(crate) struct Create {
     /// Decoder of the stream's records.
     #[arg(long, value_enum, default_value_t = Format::Json)]
     pub(crate) format: Format,
+    /// Field of plain JSON records that holds the operation (d deletes, everything else upserts).
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) op_field: Option<String>,
     /// Full decoder configuration (JSON file): format, mapping, limits. Overrides --format.
     #[arg(long, value_name = "FILE")]
     pub(crate) decoder: Option<PathBuf>,
@@ -296,8 +299,6 @@ pub(crate) enum Quarantine {
     List(Named),
     /// One record in full, raw bytes included.
     Show(QuarantineShow),
-    /// Decode quarantined records again and commit those that fit now.
-    Replay(Named),
 }
 
 #[derive(Debug, Args)]

@@ -37,7 +37,7 @@ fn config(batch_size: usize) -> MappingConfig {
 
 async fn put(kinesis: &Kinesis, data: &str) {
     let body = json!({"StreamName": "s", "PartitionKey": "k", "Data": STANDARD.encode(data)});
-    kinesis.call("PutRecord".into(), body).await.unwrap();
+    kinesis.request("PutRecord", body).await.unwrap();
 }
 
 async fn until(log: &Log, count: usize) -> Vec<String> {
@@ -99,7 +99,7 @@ async fn children_wait_for_their_parents() {
     let kinesis = stream(3).await;
     let half = (u128::MAX / 2 + 1).to_string();
     let split = json!({"StreamName": "s", "ShardToSplit": "shardId-000000000000", "NewStartingHashKey": half});
-    kinesis.call("SplitShard".into(), split).await.unwrap();
+    kinesis.request("SplitShard", split).await.unwrap();
     put(&kinesis, "child").await;
     let (function, log) = logging(|batch, call| {
         if call < 3 && batch[0].1 == "0" { Err("parent not done".into()) } else { Ok("{}".into()) }
