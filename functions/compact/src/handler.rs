@@ -4,7 +4,7 @@
 //! are what makes it safe. Invariants: 1. duplicates and any order of events are harmless; 2. a task is removed only after its bucket was
 //! compacted or needed nothing; 3. an unfinished job puts the next task itself, with a hop count.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use siltstone_store::{
@@ -22,8 +22,10 @@ use siltstone_table::{
 
 use crate::event::S3Event;
 
-/// A lease is taken over after this long, ms: Lambda's longest invocation.
-const LEASE_MS: i64 = 900_000;
+/// A lease that is not renewed is taken over after this long, ms: so long a bucket waits after its compactor died.
+const LEASE_MS: i64 = 15_000;
+/// How often a lease is renewed.
+const RENEW_EVERY: Duration = Duration::from_secs(5);
 
 /// What an invocation did.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -148,14 +150,17 @@ impl Handler {
         let partition = task.partition_row()?;
         let path = table.partition_path(&table.partition_values(&partition)?)?;
         let lease = format!("lease#{path}/bucket-{}", task.bucket);
-        if !self.take_lease(&table, &lease).await? {
+        let Some(rev) = self.take_lease(&table, &lease).await? else {
             summary.leased += 1;
             return Ok(());
-        }
+        };
         let bucket = siltstone_format::id::Bucket(task.bucket);
-        let result =
-            compact::compact_bucket(&table, &partition, bucket, CompactRequest::Picked, &self.limits, deadline_ms)
-                .await;
+        let working =
+            compact::compact_bucket(&table, &partition, bucket, CompactRequest::Picked, &self.limits, deadline_ms);
+        let result = tokio::select! {
+            result = working => result,
+            never = self.keep_lease(&table, &lease, rev) => match never {},
+        };
         self.free_lease(&table, &lease).await;
         match result? {
             Compacted::Nothing => summary.nothing += 1,
@@ -175,8 +180,8 @@ impl Handler {
         self.ports.objects.delete(&[key.to_owned()]).await.map_err(|e| (*e).into())
     }
 
-    /// Takes the bucket's lease if it is free or has run out.
-    async fn take_lease(&self, table: &Table, sort: &str) -> Result<bool, TableError> {
+    /// Takes the bucket's lease if it is free or has run out; its revision then.
+    async fn take_lease(&self, table: &Table, sort: &str) -> Result<Option<u64>, TableError> {
         let now = self.ports.clock.now_ms();
         let partition = table.at.partition();
         let (rev, condition) = match self.ports.items.get(&partition, sort).await? {
@@ -184,18 +189,29 @@ impl Handler {
             Some(item) => {
                 let until = item.attributes.get("until").and_then(Attr::as_n).unwrap_or(0);
                 if until > now {
-                    return Ok(false);
+                    return Ok(None);
                 }
                 (item.rev + 1, ItemCondition::RevIs(item.rev))
             }
         };
-        let item = Item::new(partition, sort, rev)
-            .with("until", Attr::N(now + LEASE_MS))
-            .with("holder", Attr::S(self.ports.ids.uuid().to_string()));
+        let item = Item::new(partition, sort, rev).with("until", Attr::N(now + LEASE_MS));
         match self.ports.items.put(&item, condition).await {
-            Ok(()) => Ok(true),
-            Err(ItemError::ConditionFailed { .. }) => Ok(false),
+            Ok(()) => Ok(Some(rev)),
+            Err(ItemError::ConditionFailed { .. }) => Ok(None),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Renews the lease for as long as it is polled. One that was taken over is let go: the commit's checks decide between the two.
+    async fn keep_lease(&self, table: &Table, sort: &str, mut rev: u64) -> Infallible {
+        loop {
+            self.ports.clock.sleep(RENEW_EVERY).await;
+            let until = self.ports.clock.now_ms() + LEASE_MS;
+            let item = Item::new(table.at.partition(), sort, rev + 1).with("until", Attr::N(until));
+            match self.ports.items.put(&item, ItemCondition::RevIs(rev)).await {
+                Ok(()) => rev += 1,
+                Err(error) => tracing::warn!(%error, sort, "a lease was not renewed"),
+            }
         }
     }
 
