@@ -26,6 +26,8 @@ use siltstone_table::{
     settings::{Feed, FunctionSettings, IngestLimits},
 };
 
+/// The page of the function under test.
+const README: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
 pub(crate) const STREAM: &str = "arn:aws:kinesis:us-east-1:123456789012:stream/orders";
 /// 2025-06-02T08:30:00Z: after everything in the samples.
 pub(crate) const START: i64 = 1_748_853_000_000;
@@ -220,7 +222,7 @@ impl Metrics {
         |line| assert!(self.0.lock().unwrap().replace(line).is_none(), "one document an invocation")
     }
 
-    /// The document, if there was one: one line, and each metric that it declares has a value.
+    /// The document, if there was one: one line, and each metric that it declares has a value and stands in the README with its unit.
     pub(crate) fn document(&self) -> Option<Json> {
         let line = self.0.lock().unwrap().take()?;
         assert!(!line.contains('\n'), "{line}");
@@ -228,7 +230,10 @@ impl Metrics {
         let declared = &document["_aws"]["CloudWatchMetrics"][0];
         assert_eq!((&declared["Namespace"], &document["Table"]), (&json!("Siltstone"), &json!("demo.orders")));
         for metric in declared["Metrics"].as_array().unwrap() {
-            assert!(document[metric["Name"].as_str().unwrap()].is_number(), "{metric} has no value");
+            let (name, unit) = (metric["Name"].as_str().unwrap(), metric["Unit"].as_str().unwrap());
+            assert!(document[name].is_number(), "{name} has no value");
+            let row = README.lines().find(|line| line.starts_with('|') && line.contains(&format!("`{name}`")));
+            assert!(row.is_some_and(|row| row.contains(unit)), "README.md: {name} in {unit}");
         }
         Some(document)
     }
