@@ -96,7 +96,7 @@ impl Handler {
             if record.s3.bucket.name != self.settings.bucket {
                 let other = record.s3.bucket.name;
                 result = Err(TableError::Invalid(format!(
-                    "event of bucket {other}, this function serves {}",
+                    "event of bucket {other}, this function serves {}: point that bucket's notification at the function of its own table",
                     self.settings.bucket
                 )));
                 break;
@@ -124,7 +124,11 @@ impl Handler {
         metrics: impl FnOnce(String),
     ) -> Result<Vec<u8>, TableError> {
         let event: S3Event = serde_json::from_slice(payload)
-            .map_err(|e| TableError::Invalid(format!("the payload is not an S3 event: {e}")))?;
+            .map_err(|e| {
+                TableError::Invalid(format!(
+                    "the payload is not an S3 event: {e}; `compact` is for S3 notifications of task objects, or a file like events/compact-task.json"
+                ))
+            })?;
         let summary = self.handle(event, deadline_ms, metrics).await?;
         serde_json::to_vec(&summary).map_err(|e| TableError::Bug(e.to_string()))
     }
@@ -142,13 +146,22 @@ impl Handler {
         let at = task.table_ref()?;
         if at != self.settings.table {
             return Err(TableError::Invalid(format!(
-                "task {key} is for {}, this function serves {}",
-                at.name, self.settings.table.name
+                "task {key} is for {} ({}), this function serves {} ({}): let the notification's prefix end at the table's own tasks",
+                at.name,
+                at.location(),
+                self.settings.table.name,
+                self.settings.table.location()
             )));
         }
         let table = Table::open(&self.ports, &at, Authority::Pointer, Purpose::Compact).await?;
         let partition = task.partition_row()?;
-        let path = table.partition_path(&table.partition_values(&partition)?)?;
+        let values = table.partition_values(&partition).map_err(|e| {
+            TableError::Invalid(format!(
+                "task {key}: its partition is not one of {}: {e}; delete the object, `maintain` plans again what is due",
+                at.name
+            ))
+        })?;
+        let path = table.partition_path(&values)?;
         let lease = format!("lease#{path}/bucket-{}", task.bucket);
         let Some(rev) = self.take_lease(&table, &lease).await? else {
             summary.leased += 1;

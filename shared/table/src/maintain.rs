@@ -12,7 +12,7 @@ use siltstone_store::{
 
 use crate::{
     compact,
-    debt::{CompactTask, put_task},
+    debt::{CompactTask, renew_task},
     driver::drive,
     error::{Result, TableError},
     name::TableRef,
@@ -107,7 +107,7 @@ pub async fn run(
     })
 }
 
-/// Puts a task for every bucket at or over the trigger by its real manifests; events may have been lost.
+/// Puts a task for every bucket at or over the trigger by its real manifests, over one that is there: its event may be lost.
 ///
 /// # Errors
 /// When manifests cannot be read or a task cannot be put.
@@ -120,7 +120,7 @@ pub async fn plan(table: &Table) -> Result<u64> {
     for (partition, bucket, runs) in compact::buckets(table).await? {
         if runs >= table.options.compaction.trigger {
             let path = table.partition_path(&table.partition_values(&partition)?)?;
-            put_task(table, &path, &CompactTask::new(&table.at, &partition, bucket, snapshot.id, 0)).await?;
+            renew_task(table, &path, &CompactTask::new(&table.at, &partition, bucket, snapshot.id, 0)).await?;
             tasks += 1;
         }
     }
