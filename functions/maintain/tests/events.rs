@@ -161,6 +161,26 @@ async fn unsafe_mapping_is_reported_and_stops_ingest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn table_that_others_compact_is_maintained_and_gets_no_tasks() {
+    let world = World::with(&[], &[("changelog-producer", "lookup")]).await;
+    world.commit_samples().await;
+    assert!(!world.exists(TASK).await, "a task would only fail");
+    let (report, _) = run(&checking(&world, vec![mapping()])).await;
+    assert_eq!((report.snapshot, report.tasks, report.failures.len()), (Some(5), 0, 0), "{report:?}");
+    require_mapping(&world.ports, &settings(&[]).table, STREAM).await.expect("ingest goes on");
+    assert_eq!(world.orders().await, all_orders());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn table_that_others_expire_has_its_mapping_checked_all_the_same() {
+    let world =
+        World::with(&[], &[("changelog.num-retained.max", "2147483647"), ("changelog.time-retained", "30 d")]).await;
+    let error = checking(&world, vec![mapping()]).handle_json(|_| {}).await.unwrap_err().to_string();
+    assert!(error.contains("expire: ") && error.contains("sweep: ") && error.contains("changelog"), "{error}");
+    require_mapping(&world.ports, &settings(&[]).table, STREAM).await.expect("ingest goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn failed_task_fails_the_invocation_and_stops_no_other() {
     let world = World::new().await;
     world.commit_samples().await;

@@ -141,7 +141,7 @@ impl World {
     }
 
     pub(crate) async fn table(&self) -> Table {
-        Table::open(&self.ports, &settings(&[]).table, Authority::Pointer, Purpose::Compact).await.unwrap()
+        Table::open(&self.ports, &settings(&[]).table, Authority::Pointer, Purpose::Read).await.unwrap()
     }
 
     /// The table's rows by order number.
