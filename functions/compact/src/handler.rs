@@ -4,23 +4,28 @@
 //! are what makes it safe. Invariants: 1. duplicates and any order of events are harmless; 2. a task is removed only after its bucket was
 //! compacted or needed nothing; 3. an unfinished job puts the next task itself, with a hop count.
 
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
 use serde::Serialize;
 use siltstone_store::{
     item::{Attr, Item, ItemCondition, ItemError},
+    meter::Meter,
     object::ObjectErrorKind,
 };
 use siltstone_table::{
     Authority, Ports, Purpose, Table, TableError,
     compact::{self, CompactReport, CompactRequest, Compacted},
     debt::{CompactTask, HOPS_MAX, put_task},
-    emf::{self, Metric},
+    emf::{self, Metering, Metric},
     settings::{CompactLimits, FunctionSettings},
 };
 
 use crate::event::S3Event;
 
-/// A lease is taken over after this long, ms: Lambda's longest invocation.
-const LEASE_MS: i64 = 900_000;
+/// A lease that is not renewed is taken over after this long, ms: so long a bucket waits after its compactor died.
+const LEASE_MS: i64 = 15_000;
+/// How often a lease is renewed.
+const RENEW_EVERY: Duration = Duration::from_secs(5);
 
 /// What an invocation did.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -51,6 +56,7 @@ pub struct CompactSummary {
 pub struct Handler {
     ports: Ports,
     settings: FunctionSettings,
+    metering: Option<Metering>,
     limits: CompactLimits,
 }
 
@@ -63,7 +69,13 @@ impl Handler {
             lateness_ms: settings.lateness_ms,
             ..CompactLimits::default()
         };
-        Self { ports, settings, limits }
+        Self { ports, settings, metering: None, limits }
+    }
+
+    /// Adds the requests that `meter` counts to the metrics.
+    #[must_use]
+    pub fn with_meter(self, meter: Arc<Meter>) -> Self {
+        Self { metering: Some(Metering::new(meter)), ..self }
     }
 
     /// Handles one event.
@@ -95,13 +107,9 @@ impl Handler {
             }
         }
         let now = self.ports.clock.now_ms();
-        let line = emf::document(
-            "compact",
-            &self.settings.table.name.to_string(),
-            &measured(&summary, result.is_err(), now - started),
-            now,
-        );
-        metrics(line);
+        let mut measured = measured(&summary, result.is_err(), now - started);
+        measured.extend(self.metering.iter().flat_map(Metering::metrics));
+        metrics(emf::document("compact", &self.settings.table.name.to_string(), &measured, now));
         result.map(|()| summary)
     }
 
@@ -155,14 +163,17 @@ impl Handler {
         })?;
         let path = table.partition_path(&values)?;
         let lease = format!("lease#{path}/bucket-{}", task.bucket);
-        if !self.take_lease(&table, &lease).await? {
+        let Some(rev) = self.take_lease(&table, &lease).await? else {
             summary.leased += 1;
             return Ok(());
-        }
+        };
         let bucket = siltstone_format::id::Bucket(task.bucket);
-        let result =
-            compact::compact_bucket(&table, &partition, bucket, CompactRequest::Picked, &self.limits, deadline_ms)
-                .await;
+        let working =
+            compact::compact_bucket(&table, &partition, bucket, CompactRequest::Picked, &self.limits, deadline_ms);
+        let result = tokio::select! {
+            result = working => result,
+            never = self.keep_lease(&table, &lease, rev) => match never {},
+        };
         self.free_lease(&table, &lease).await;
         match result? {
             Compacted::Nothing => summary.nothing += 1,
@@ -182,8 +193,8 @@ impl Handler {
         self.ports.objects.delete(&[key.to_owned()]).await.map_err(|e| (*e).into())
     }
 
-    /// Takes the bucket's lease if it is free or has run out.
-    async fn take_lease(&self, table: &Table, sort: &str) -> Result<bool, TableError> {
+    /// Takes the bucket's lease if it is free or has run out; its revision then.
+    async fn take_lease(&self, table: &Table, sort: &str) -> Result<Option<u64>, TableError> {
         let now = self.ports.clock.now_ms();
         let partition = table.at.partition();
         let (rev, condition) = match self.ports.items.get(&partition, sort).await? {
@@ -191,18 +202,29 @@ impl Handler {
             Some(item) => {
                 let until = item.attributes.get("until").and_then(Attr::as_n).unwrap_or(0);
                 if until > now {
-                    return Ok(false);
+                    return Ok(None);
                 }
                 (item.rev + 1, ItemCondition::RevIs(item.rev))
             }
         };
-        let item = Item::new(partition, sort, rev)
-            .with("until", Attr::N(now + LEASE_MS))
-            .with("holder", Attr::S(self.ports.ids.uuid().to_string()));
+        let item = Item::new(partition, sort, rev).with("until", Attr::N(now + LEASE_MS));
         match self.ports.items.put(&item, condition).await {
-            Ok(()) => Ok(true),
-            Err(ItemError::ConditionFailed { .. }) => Ok(false),
+            Ok(()) => Ok(Some(rev)),
+            Err(ItemError::ConditionFailed { .. }) => Ok(None),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Renews the lease for as long as it is polled. One that was taken over is let go: the commit's checks decide between the two.
+    async fn keep_lease(&self, table: &Table, sort: &str, mut rev: u64) -> Infallible {
+        loop {
+            self.ports.clock.sleep(RENEW_EVERY).await;
+            let until = self.ports.clock.now_ms() + LEASE_MS;
+            let item = Item::new(table.at.partition(), sort, rev + 1).with("until", Attr::N(until));
+            match self.ports.items.put(&item, ItemCondition::RevIs(rev)).await {
+                Ok(()) => rev += 1,
+                Err(error) => tracing::warn!(%error, sort, "a lease was not renewed"),
+            }
         }
     }
 

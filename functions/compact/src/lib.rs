@@ -3,6 +3,7 @@
 //! `main` reads settings and builds clients once; `handler` decodes the event and calls `siltstone_table::compact`. See README.md.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
+pub mod bootstrap;
 pub mod event;
 pub mod handler;
 

@@ -7,10 +7,10 @@ use std::sync::{
     atomic::{AtomicI64, Ordering},
 };
 
-use siltstone_store::stream::StreamAdmin;
+use siltstone_store::{meter::Meter, stream::StreamAdmin};
 use siltstone_table::{
     ErrorKind, Ports, TableError,
-    emf::{self, Metric},
+    emf::{self, Metering, Metric},
     ingest::{Ingest, IngestReport},
     maintain,
     settings::{FunctionSettings, IngestLimits},
@@ -27,6 +27,7 @@ pub struct Handler {
     ports: Ports,
     ingest: Ingest,
     settings: FunctionSettings,
+    metering: Option<Metering>,
     mapping_checked_ms: AtomicI64,
 }
 
@@ -35,7 +36,13 @@ impl Handler {
     #[must_use]
     pub fn new(ports: Ports, streams: Option<Arc<dyn StreamAdmin>>, settings: FunctionSettings) -> Self {
         let ingest = Ingest::new(ports.clone(), settings.table.clone(), streams, IngestLimits::default());
-        Self { ports, ingest, settings, mapping_checked_ms: AtomicI64::new(i64::MIN) }
+        Self { ports, ingest, settings, metering: None, mapping_checked_ms: AtomicI64::new(i64::MIN) }
+    }
+
+    /// Adds the requests that `meter` counts to the metrics.
+    #[must_use]
+    pub fn with_meter(self, meter: Arc<Meter>) -> Self {
+        Self { metering: Some(Metering::new(meter)), ..self }
     }
 
     /// Handles one event; the invocation ends at `deadline_ms`. Metrics go to `metrics`, one line.
@@ -55,12 +62,9 @@ impl Handler {
         let now = self.ports.clock.now_ms();
         let forked = result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Forked);
         let report = result.as_ref().ok();
-        metrics(emf::document(
-            "ingest",
-            &self.settings.table.name.to_string(),
-            &measured(report, forked, started, now),
-            now,
-        ));
+        let mut measured = measured(report, forked, started, now);
+        measured.extend(self.metering.iter().flat_map(Metering::metrics));
+        metrics(emf::document("ingest", &self.settings.table.name.to_string(), &measured, now));
         let report = result?;
         tracing::info!(
             shard = batch.shard,

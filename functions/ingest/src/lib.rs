@@ -4,6 +4,7 @@
 //! `siltstone_table::ingest`. See README.md for variables, permissions, failures and metrics.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
+pub mod bootstrap;
 pub mod event;
 pub mod handler;
 

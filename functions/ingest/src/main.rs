@@ -1,29 +1,6 @@
 //! Entry point of the `ingest` Lambda: settings, clients, use-case, run.
 
-use std::sync::Arc;
-
-use lambda_runtime::{Error, LambdaEvent, service_fn};
-use siltstone_aws::{Clients, KinesisStream, Stores, Timeouts};
-use siltstone_ingest::{Handler, event::KinesisEvent};
-use siltstone_store::{clock::SystemClock, ids::RandomIds};
-use siltstone_table::{Ports, settings::FunctionSettings};
-
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Error> {
-    tracing_subscriber::fmt().json().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
-    let settings = FunctionSettings::read(|name| std::env::var(name).ok()).map_err(|faults| faults.join("; "))?;
-    let clients = Clients::from_env(Timeouts::default()).await;
-    let (clock, ids) = (Arc::new(SystemClock), Arc::new(RandomIds));
-    let stores = Stores::new(&clients, &settings.bucket, &settings.items_table, clock.clone(), ids.clone());
-    let retry = stores.retry.clone();
-    let ports = Ports { objects: stores.objects, items: stores.items, clock, ids };
-    let handler = Handler::new(ports, Some(Arc::new(KinesisStream::new(clients.kinesis.clone()))), settings);
-    let (handler, retry) = (&handler, &retry);
-    lambda_runtime::run(service_fn(move |event: LambdaEvent<KinesisEvent>| async move {
-        let deadline = i64::try_from(event.context.deadline).unwrap_or(i64::MAX);
-        retry.set_deadline_ms(deadline);
-        let answer = handler.handle(event.payload, deadline, |line| println!("{line}")).await;
-        answer.map_err(|error| Error::from(error.to_string()))
-    }))
-    .await
+async fn main() -> Result<(), lambda_runtime::Error> {
+    siltstone_ingest::bootstrap::serve().await
 }

@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use siltstone_store::mapping::EventSourceMappings;
+use siltstone_store::{mapping::EventSourceMappings, meter::Meter};
 use siltstone_table::{
     Authority, Ports, Purpose, Table, TableError,
-    emf::{self, Metric},
+    emf::{self, Metering, Metric},
     maintain::{self, MaintainReport, MaintainRequest},
     settings::FunctionSettings,
 };
@@ -18,13 +18,20 @@ pub struct Handler {
     ports: Ports,
     mappings: Option<Arc<dyn EventSourceMappings>>,
     settings: FunctionSettings,
+    metering: Option<Metering>,
 }
 
 impl Handler {
     /// A handler over `ports`; `mappings` reads the real event source mapping.
     #[must_use]
     pub fn new(ports: Ports, mappings: Option<Arc<dyn EventSourceMappings>>, settings: FunctionSettings) -> Self {
-        Self { ports, mappings, settings }
+        Self { ports, mappings, settings, metering: None }
+    }
+
+    /// Adds the requests that `meter` counts to the metrics.
+    #[must_use]
+    pub fn with_meter(self, meter: Arc<Meter>) -> Self {
+        Self { metering: Some(Metering::new(meter)), ..self }
     }
 
     /// Handles one event of the schedule.
@@ -40,9 +47,9 @@ impl Handler {
         let result = maintain::run(&table, mapping, &request).await;
         let now = self.ports.clock.now_ms();
         let report = result.as_ref().ok();
-        let line =
-            emf::document("maintain", &self.settings.table.name.to_string(), &measured(report, now - started), now);
-        metrics(line);
+        let mut measured = measured(report, now - started);
+        measured.extend(self.metering.iter().flat_map(Metering::metrics));
+        metrics(emf::document("maintain", &self.settings.table.name.to_string(), &measured, now));
         let report = result?;
         for fault in &report.mapping_faults {
             tracing::error!(table = %self.settings.table.name, fault, "the event source mapping is unsafe: ingest is stopped");

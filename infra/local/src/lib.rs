@@ -1,11 +1,12 @@
 //! A local stack in one process on loopback: S3, DynamoDB and Kinesis for unmodified AWS clients.
-//! Neighbours: `silt` (starts it), the end-to-end tests. Inside: `stack` (start, addresses, directory), one module per service.
+//! Functions run beside it as on Lambda (`glue`, `host`). Neighbours: `silt` (starts it), the end-to-end tests. Inside: `stack` (start, addresses, directory), one module per service.
 //! Invariants: 1. nothing leaves 127.0.0.1; 2. with a directory, what was answered survives the end of the process.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests"))]
 
 pub mod dynamodb;
 mod error;
 pub mod glue;
+pub mod host;
 pub mod kinesis;
 pub mod s3;
 mod stack;

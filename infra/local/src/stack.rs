@@ -49,6 +49,44 @@ pub struct Endpoints {
     pub dynamodb: String,
     /// Kinesis.
     pub kinesis: String,
+    /// Lambda, once somebody serves functions there.
+    pub lambda: String,
+}
+
+impl Endpoints {
+    fn of(ports: [u16; 4]) -> Self {
+        let [s3, dynamodb, kinesis, lambda] = ports.map(|port| format!("http://127.0.0.1:{port}"));
+        Self { s3, dynamodb, kinesis, lambda }
+    }
+
+    /// Of the stack that runs, or last ran, in a directory.
+    #[must_use]
+    pub fn remembered(dir: &Path) -> Option<Self> {
+        let text = fs::read(dir.join("stack.json")).ok()?;
+        serde_json::from_slice::<Remembered>(&text).ok().map(|remembered| Self::of(remembered.ports))
+    }
+
+    /// What points every AWS client at this stack: names and values.
+    #[must_use]
+    pub fn variables(&self) -> [(&'static str, &str); 9] {
+        [
+            ("AWS_ENDPOINT_URL_S3", &self.s3),
+            ("AWS_ENDPOINT_URL_DYNAMODB", &self.dynamodb),
+            ("AWS_ENDPOINT_URL_DYNAMODB_STREAMS", &self.dynamodb),
+            ("AWS_ENDPOINT_URL_KINESIS", &self.kinesis),
+            ("AWS_ENDPOINT_URL_LAMBDA", &self.lambda),
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
+            ("AWS_REGION", REGION),
+            ("AWS_DEFAULT_REGION", REGION),
+        ]
+    }
+
+    /// Those, as lines for a shell.
+    #[must_use]
+    pub fn exports(&self) -> String {
+        self.variables().map(|(name, value)| format!("export {name}={value}\n")).concat()
+    }
 }
 
 /// What `stack.json` remembers.
@@ -110,24 +148,12 @@ impl Stack {
 
     /// Where the services listen.
     pub fn endpoints(&self) -> Endpoints {
-        let [s3, dynamodb, kinesis, _] = self.ports.map(|port| format!("http://127.0.0.1:{port}"));
-        Endpoints { s3, dynamodb, kinesis }
+        Endpoints::of(self.ports)
     }
 
     /// Lines for a shell that point every AWS client at this stack.
     pub fn exports(&self) -> String {
-        let at = self.endpoints();
-        let variables = [
-            ("AWS_ENDPOINT_URL_S3", at.s3.as_str()),
-            ("AWS_ENDPOINT_URL_DYNAMODB", &at.dynamodb),
-            ("AWS_ENDPOINT_URL_DYNAMODB_STREAMS", &at.dynamodb),
-            ("AWS_ENDPOINT_URL_KINESIS", &at.kinesis),
-            ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
-            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
-            ("AWS_REGION", REGION),
-            ("AWS_DEFAULT_REGION", REGION),
-        ];
-        variables.map(|(name, value)| format!("export {name}={value}\n")).concat()
+        self.endpoints().exports()
     }
 
     /// The embedded S3.

@@ -1,2 +1,93 @@
-//! Under construction.
-fn main() {}
+//! `silt`: the command line of Siltstone. The same verbs on the local stack, on AWS, and on bare Paimon warehouses.
+//!
+//! Neighbours: `args` is the grammar, `place` opens what the verbs work on, `commands/*` are the verbs, `demo` is the minute that shows all
+//! of it. Invariant: 1. a user's mistake ends with words and an exit code, never with a panic or a backtrace.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
+
+mod args;
+mod commands;
+mod demo;
+mod failure;
+mod out;
+mod place;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use siltstone_local::host::Role;
+use tracing_subscriber::EnvFilter;
+
+use args::{Cli, Verb};
+use failure::{Done, Failure};
+use out::Out;
+
+fn main() -> ExitCode {
+    // Functions started by `demo` are this same program; they read everything from their environment.
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, role] = arguments.as_slice()
+        && first == FUNCTION
+    {
+        return function(role);
+    }
+    let cli = Cli::parse();
+    let level = match cli.verbose {
+        0 => "error",
+        1 => "warn,siltstone=info",
+        _ => "info,siltstone=debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let json = cli.json;
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::Unavailable(format!("no threads: {error}")).report(json),
+    };
+    let ended = runtime.block_on(run(cli));
+    // What still runs in the background is not waited for.
+    runtime.shutdown_background();
+    match ended {
+        Ok(Done::Well) => ExitCode::SUCCESS,
+        Ok(Done::Problems) => ExitCode::from(1),
+        Err(failure) => failure.report(json),
+    }
+}
+
+/// First argument of a process that is a function: `silt function ingest`.
+pub(crate) const FUNCTION: &str = "function";
+
+fn function(role: &str) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(_) => return ExitCode::from(3),
+    };
+    let roles = [Role::Ingest, Role::Compact, Role::Maintain];
+    let served = match roles.into_iter().find(|r| r.name() == role) {
+        Some(Role::Ingest) => runtime.block_on(siltstone_ingest::bootstrap::serve()),
+        Some(Role::Compact) => runtime.block_on(siltstone_compact::bootstrap::serve()),
+        Some(Role::Maintain) => runtime.block_on(siltstone_maintain::bootstrap::serve()),
+        None => Err(format!("{role} is none of ingest, compact, maintain").into()),
+    };
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => Failure::Usage(error.to_string()).report(false),
+    }
+}
+
+async fn run(cli: Cli) -> Result<Done, Failure> {
+    let mut out = Out::new(cli.json);
+    let place = &cli.place;
+    match cli.verb {
+        Verb::Demo(args) => demo::run(args, &mut out).await,
+        Verb::Local(args) => commands::local::run(args, &mut out).await,
+        Verb::Table(args) => commands::table::run(place, args, &mut out).await,
+        Verb::Produce(args) => commands::produce::run(place, args, &mut out).await,
+        Verb::Scan(args) => commands::scan::run(place, args, &mut out).await,
+        Verb::Snapshots(args) => commands::snapshots::run(place, args, &mut out).await,
+        Verb::Files(args) => commands::files::run(place, args, &mut out).await,
+        Verb::Compact(args) => commands::compact::run(place, args, &mut out).await,
+        Verb::Check(args) => commands::check::run(place, args, &mut out).await,
+        Verb::Expire(args) => commands::expire::run(place, args, &mut out).await,
+        Verb::Rollback(args) => commands::rollback::run(place, args, &mut out).await,
+        Verb::Quarantine(args) => commands::quarantine::run(place, args, &mut out).await,
+    }
+}

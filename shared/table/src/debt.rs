@@ -113,7 +113,7 @@ pub(crate) async fn add(table: &Table, touched: &[Touched], snapshot: Option<Sna
         return 0;
     }
     let trigger = i64::try_from(table.options.compaction.trigger).unwrap_or(i64::MAX);
-    let due: Vec<bool> = stream::iter(touched)
+    let due: Vec<bool> = stream::iter(touched.to_vec())
         .map(|bucket| async move {
             let result = async {
                 let path = table.partition_path(&bucket.partition)?;

@@ -4,7 +4,10 @@
 //! function, nothing that grows with data. Format: CloudWatch "Embedded metric format specification", version 0.
 //! Invariants: 1. at most 100 metrics and 30 dimensions a document; 2. no record contents, keys or positions.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use serde_json::{Map, Value, json};
+use siltstone_store::meter::{Meter, Usage};
 
 /// Units that CloudWatch knows and Siltstone uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +63,38 @@ impl Metric {
     fn of(name: &'static str, unit: Unit, value: u64) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "metrics are charted, 53 bits are plenty")]
         Self { name, unit, value: value as f64 }
+    }
+}
+
+/// Requests of one process as metrics: what was used since the last document, so that the sum over all documents is exact.
+#[derive(Debug)]
+pub struct Metering {
+    meter: Arc<Meter>,
+    told: Mutex<Usage>,
+}
+
+impl Metering {
+    /// Metrics of `meter`, from now on.
+    #[must_use]
+    pub fn new(meter: Arc<Meter>) -> Self {
+        let told = Mutex::new(meter.snapshot());
+        Self { meter, told }
+    }
+
+    /// What was used since the last call.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<Metric> {
+        let now = self.meter.snapshot();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = now.since(&told);
+        *told = now;
+        vec![
+            Metric::count("S3PutRequests", used.s3_put_class()),
+            Metric::count("S3GetRequests", used.s3_get_class()),
+            Metric::count("DynamoRequests", used.dynamo()),
+            Metric::count("DynamoReadUnits", used.read_units),
+            Metric::count("DynamoWriteUnits", used.write_units),
+        ]
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     path::PathBuf,
     process::Stdio,
     sync::{
@@ -26,6 +27,7 @@ use axum::{
 };
 use siltstone_store::{Clock, SystemClock};
 use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, BufReader},
     net::TcpListener,
     process::{Child, Command},
     sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot},
@@ -54,10 +56,13 @@ pub struct ProcessConfig {
     pub concurrency: usize,
 }
 
+/// Takes each line that a function prints: logs and metrics.
+pub type Output = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// A function of real processes.
-#[derive(Debug)]
 pub struct ProcessFunction {
     config: ProcessConfig,
+    output: Output,
     permits: Semaphore,
     idle: Mutex<Vec<Sandbox>>,
     busy: Arc<Mutex<BTreeMap<u64, u32>>>,
@@ -68,6 +73,12 @@ pub struct ProcessFunction {
     pub cold_starts: AtomicU64,
     /// Processes that were killed or died with an invocation open.
     pub crashes: AtomicU64,
+}
+
+impl fmt::Debug for ProcessFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProcessFunction").field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 struct Invocation {
@@ -96,8 +107,9 @@ impl Drop for Sandbox {
 impl ProcessFunction {
     /// A function; processes start with the first invocations.
     #[must_use]
-    pub fn new(config: ProcessConfig) -> Self {
+    pub fn new(config: ProcessConfig, output: Output) -> Self {
         Self {
+            output,
             permits: Semaphore::new(config.concurrency.max(1)),
             config,
             idle: Mutex::default(),
@@ -151,10 +163,17 @@ impl ProcessFunction {
             .env("AWS_REGION", REGION)
             .envs(&self.config.environment)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .kill_on_drop(true);
-        let child = command.spawn().map_err(|e| failed(&format!("{} does not start", self.config.program.display()), e))?;
+        let mut child =
+            command.spawn().map_err(|e| failed(&format!("{} does not start", self.config.program.display()), e))?;
+        if let Some(stdout) = child.stdout.take() {
+            tokio::spawn(read_lines(stdout, self.output.clone()));
+        }
+        if let Some(stderr) = child.stderr.take() {
+            tokio::spawn(read_lines(stderr, self.output.clone()));
+        }
         self.cold_starts.fetch_add(1, Ordering::Relaxed);
         Ok(Sandbox { child, work, open, server })
     }
@@ -208,6 +227,13 @@ impl Function for ProcessFunction {
         }
         self.counts.add(result.is_err(), SystemClock.now_ms() - started);
         result
+    }
+}
+
+async fn read_lines(pipe: impl AsyncRead + Unpin, output: Output) {
+    let mut lines = BufReader::new(pipe).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        output(&line);
     }
 }
 
@@ -297,5 +323,7 @@ async fn init_error(State(api): State<Arc<Api>>, body: Bytes) -> StatusCode {
 
 fn message(body: &[u8]) -> String {
     let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    json.get("errorMessage").and_then(|m| m.as_str()).map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned)
+    json.get("errorMessage")
+        .and_then(|m| m.as_str())
+        .map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned)
 }

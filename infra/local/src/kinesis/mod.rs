@@ -129,6 +129,12 @@ impl Kinesis {
         result
     }
 
+    /// One call by its name, as a client makes it.
+    #[cfg(test)]
+    pub(crate) async fn request(&self, operation: &str, input: Value) -> Result<Value, String> {
+        self.call(operation.to_owned(), input).await.map_err(|e| format!("{}: {}", e.code, e.message))
+    }
+
     async fn call(&self, operation: String, input: Value) -> Answer<Value> {
         let kinesis = self.clone();
         let call = move || kinesis.act(|streams, now_ms| api::call(streams, &operation, &input, now_ms));

@@ -1,0 +1,80 @@
+//! `silt local`: the stack with its functions, kept up until Ctrl-C.
+//!
+//! Neighbours: `siltstone_local` is the stack and its host.
+
+use std::{path::Path, sync::Arc};
+
+use serde_json::{Map, Value, json};
+use siltstone_local::{
+    Endpoints, Stack, StackConfig,
+    glue::process::Output,
+    host::{Bootstraps, Host, HostConfig, Mode},
+};
+
+use crate::{
+    args::Local,
+    failure::{Done, Failure},
+    out::Out,
+};
+
+pub(crate) async fn run(args: Local, out: &mut Out) -> Result<Done, Failure> {
+    if args.exports {
+        return exports(args.dir.as_deref(), out);
+    }
+    let mode = if args.process {
+        if !args.functions.is_dir() {
+            return Err(Failure::Usage(format!(
+                "--process needs the functions' programs: {} is not there; build them with `cargo lambda build`",
+                args.functions.display()
+            )));
+        }
+        Mode::Processes(Bootstraps::Folder(args.functions))
+    } else {
+        Mode::InProcess
+    };
+    if let Some(dir) = &args.dir {
+        std::fs::create_dir_all(dir).map_err(|e| Failure::Usage(format!("{}: {e}", dir.display())))?;
+    }
+    let stack = Stack::start(StackConfig { dir: args.dir.clone(), port: args.port }).await?;
+    let mut config = HostConfig::new(mode, args.dir.clone());
+    config.rough_events = args.rough_events.then_some(1);
+    let warehouse = format!("s3://{}/{}", config.bucket, config.warehouse);
+    let output: Output = Arc::new(|line: &str| tracing::info!(target: "siltstone", "{line}"));
+    let host = Host::start(&stack, config, output).await?;
+    if out.json {
+        out.line(as_json(&stack.endpoints()))?;
+    } else {
+        out.line(stack.exports().trim_end())?;
+        out.line(format!("# warehouse {warehouse}; Ctrl-C ends the stack"))?;
+    }
+    stopped().await;
+    drop(host);
+    stack.shutdown().await;
+    Ok(Done::Well)
+}
+
+fn as_json(endpoints: &Endpoints) -> Value {
+    Value::Object(endpoints.variables().iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect::<Map<_, _>>())
+}
+
+fn exports(dir: Option<&Path>, out: &mut Out) -> Result<Done, Failure> {
+    let dir = dir.unwrap_or(Path::new("."));
+    let Some(endpoints) = Endpoints::remembered(dir) else {
+        return Err(Failure::Problem(format!("no stack was started in {} yet", dir.display())));
+    };
+    let text = endpoints.exports();
+    out.object(&as_json(&endpoints), text.trim_end())?;
+    Ok(Done::Well)
+}
+
+/// Ctrl-C, or the end that a service manager asks for.
+async fn stopped() {
+    let Ok(mut term) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
+        tokio::signal::ctrl_c().await.ok();
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = term.recv() => {}
+    }
+}

@@ -1,0 +1,253 @@
+//! `silt scan`: the newest version of every row, merged on read; or the changelog.
+//!
+//! Neighbours: `siltstone_table::scan` reads; this module chooses columns and prints. Rows go out as they are read, but for aligned columns,
+//! which are gathered in blocks of a thousand.
+
+use std::{fs::File, io::Write, sync::Arc};
+
+use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
+use serde_json::{Map, Value as Json};
+use siltstone_format::{id::SnapshotId, types::DataType, value::Value};
+use siltstone_lsm::rows::batch_of;
+use siltstone_table::{
+    Purpose, Table,
+    filter::Filter,
+    scan::{ScanRequest, ScannedRow, changelog, scan},
+    text,
+};
+
+use crate::{
+    args::{Output, Place, Scan},
+    failure::{Done, Failure},
+    out::{self, Out},
+    place::Warehouse,
+};
+
+const KINDS: [&str; 4] = ["+I", "-U", "+U", "-D"];
+/// Rows gathered before columns are aligned or a batch is written.
+const BLOCK: usize = 1_000;
+
+pub(crate) async fn run(place: &Place, args: Scan, out: &mut Out) -> Result<Done, Failure> {
+    let warehouse = Warehouse::open(place).await?;
+    let table = warehouse.table(&args.table, Purpose::Read).await?;
+    let filter = match &args.filter {
+        Some(text) => Filter::parse(text, &table.schema)?,
+        None => Filter::default(),
+    };
+    let columns = columns(&table, args.select.as_deref())?;
+    let request = ScanRequest { snapshot: args.snapshot.map(SnapshotId), filter, limit: args.limit };
+    let form = if out.json && args.format == Output::Table { Output::Json } else { args.format };
+    let target: Box<dyn Write + Send> = match (&args.output_file, form) {
+        (Some(path), _) => Box::new(std::io::BufWriter::new(
+            File::create(path).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))?,
+        )),
+        (None, Output::Parquet) => {
+            return Err(Failure::Usage("Parquet goes to a file: add --output-file FILE".to_owned()));
+        }
+        (None, _) => Box::new(std::io::BufWriter::new(std::io::stdout())),
+    };
+    let mut printer = Printer::new(&table, columns, form, args.changelog, target)?;
+    let bar = out::progress("rows", None);
+    let mut failed = None;
+    let mut take = |snapshot: Option<SnapshotId>, row: ScannedRow| {
+        bar.inc(1);
+        match printer.row(snapshot, row) {
+            Ok(()) => true,
+            Err(error) => {
+                failed = Some(error);
+                false
+            }
+        }
+    };
+    if args.changelog {
+        changelog(&table, &request, |snapshot, row| take(Some(snapshot), row)).await?;
+    } else {
+        scan(&table, &request, |row| take(None, row)).await?;
+    }
+    bar.finish_and_clear();
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    printer.finish()?;
+    Ok(Done::Well)
+}
+
+/// Indices of the chosen columns.
+fn columns(table: &Table, select: Option<&[String]>) -> Result<Vec<usize>, Failure> {
+    let Some(names) = select else { return Ok((0..table.schema.fields.len()).collect()) };
+    let known = || table.schema.fields.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", ");
+    names
+        .iter()
+        .map(|name| {
+            let unknown =
+                || Failure::Usage(format!("--select {name}: {} has no such column, but {}", table.at.name, known()));
+            table.schema.field_index(name).ok_or_else(unknown)
+        })
+        .collect()
+}
+
+struct Printer<'a> {
+    table: &'a Table,
+    columns: Vec<usize>,
+    form: Output,
+    changelog: bool,
+    target: Option<Box<dyn Write + Send>>,
+    parquet: Option<ArrowWriter<Box<dyn Write + Send>>>,
+    cells: Vec<Vec<String>>,
+    rows: Vec<Vec<Value>>,
+    header_due: bool,
+}
+
+impl<'a> Printer<'a> {
+    fn new(
+        table: &'a Table,
+        columns: Vec<usize>,
+        form: Output,
+        changelog: bool,
+        target: Box<dyn Write + Send>,
+    ) -> Result<Self, Failure> {
+        let (mut plain, mut parquet) = (Some(target), None);
+        if form == Output::Parquet {
+            if changelog {
+                return Err(Failure::Usage("--changelog prints row kinds: use --format json, csv or table".to_owned()));
+            }
+            let schema = table.layout.values().project(&columns).map_err(|e| Failure::Problem(e.to_string()))?;
+            let properties = WriterProperties::builder().set_compression(Compression::ZSTD(Default::default())).build();
+            if let Some(target) = plain.take() {
+                let writer = ArrowWriter::try_new(target, Arc::new(schema), Some(properties));
+                parquet = Some(writer.map_err(|e| Failure::Problem(e.to_string()))?);
+            }
+        }
+        let header_due = form == Output::Csv;
+        Ok(Self {
+            table,
+            columns,
+            form,
+            changelog,
+            target: plain,
+            parquet,
+            cells: Vec::new(),
+            rows: Vec::new(),
+            header_due,
+        })
+    }
+
+    fn field(&self, column: usize) -> Option<(&str, &DataType)> {
+        self.table.schema.fields.get(column).map(|f| (f.name.as_str(), &f.data_type))
+    }
+
+    fn header(&self) -> Vec<&str> {
+        let own = if self.changelog { vec!["_SNAPSHOT", "_KIND"] } else { Vec::new() };
+        own.into_iter().chain(self.columns.iter().filter_map(|c| self.field(*c).map(|(name, _)| name))).collect()
+    }
+
+    fn row(&mut self, snapshot: Option<SnapshotId>, row: ScannedRow) -> Result<(), Failure> {
+        match self.form {
+            Output::Json => self.json(snapshot, &row),
+            Output::Parquet => {
+                self.rows.push(row.values);
+                if self.rows.len() >= BLOCK { self.block() } else { Ok(()) }
+            }
+            Output::Csv | Output::Table => {
+                let mut cells = Vec::new();
+                if let Some(snapshot) = snapshot {
+                    cells.extend([snapshot.0.to_string(), kind(row.kind).to_owned()]);
+                }
+                for column in &self.columns {
+                    if let (Some((_, data_type)), Some(value)) = (self.field(*column), row.values.get(*column)) {
+                        cells.push(match (self.form, value) {
+                            (Output::Table, Value::Null) => "NULL".to_owned(),
+                            _ => text::show(value, data_type),
+                        });
+                    }
+                }
+                self.cells.push(cells);
+                if self.cells.len() >= BLOCK { self.block() } else { Ok(()) }
+            }
+        }
+    }
+
+    fn json(&mut self, snapshot: Option<SnapshotId>, row: &ScannedRow) -> Result<(), Failure> {
+        let mut object = Map::new();
+        if let Some(snapshot) = snapshot {
+            object.insert("_snapshot".to_owned(), Json::from(snapshot.0));
+            object.insert("_kind".to_owned(), Json::from(kind(row.kind)));
+        }
+        for column in &self.columns {
+            if let (Some((name, data_type)), Some(value)) = (self.field(*column), row.values.get(*column)) {
+                object.insert(name.to_owned(), text::to_json(value, data_type));
+            }
+        }
+        if let Some(target) = &mut self.target {
+            writeln!(target, "{}", Json::Object(object))?;
+        }
+        Ok(())
+    }
+
+    /// Writes what was gathered.
+    fn block(&mut self) -> Result<(), Failure> {
+        if let Some(writer) = &mut self.parquet {
+            let batch = batch_of(&self.table.layout, &self.rows).map_err(|e| Failure::Problem(e.to_string()))?;
+            let chosen = batch.project(&self.columns).map_err(|e| Failure::Problem(e.to_string()))?;
+            self.rows.clear();
+            return writer.write(&chosen).map_err(|e| Failure::Problem(e.to_string()));
+        }
+        let cells = std::mem::take(&mut self.cells);
+        let text = match self.form {
+            Output::Csv => {
+                let mut lines = Vec::new();
+                if std::mem::take(&mut self.header_due) {
+                    lines.push(csv_line(self.header().into_iter()));
+                }
+                lines.extend(cells.iter().map(|row| csv_line(row.iter().map(String::as_str))));
+                lines.join("\n")
+            }
+            _ if cells.is_empty() => "no rows".to_owned(),
+            _ => out::table(&self.header(), &cells),
+        };
+        if let (Some(target), false) = (&mut self.target, text.is_empty()) {
+            writeln!(target, "{text}")?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(), Failure> {
+        let gathered = !self.cells.is_empty() || !self.rows.is_empty();
+        if gathered || self.header_due {
+            self.block()?;
+        }
+        if let Some(writer) = self.parquet.take() {
+            writer.close().map_err(|e| Failure::Problem(e.to_string()))?;
+        }
+        if let Some(target) = &mut self.target {
+            target.flush()?;
+        }
+        Ok(())
+    }
+}
+
+fn kind(kind: i8) -> &'static str {
+    usize::try_from(kind).ok().and_then(|k| KINDS.get(k).copied()).unwrap_or("??")
+}
+
+/// One line by RFC 4180.
+fn csv_line<'a>(cells: impl Iterator<Item = &'a str>) -> String {
+    let quoted = cells.map(|cell| {
+        if cell.contains([',', '"', '\n', '\r']) {
+            format!("\"{}\"", cell.replace('"', "\"\""))
+        } else {
+            cell.to_owned()
+        }
+    });
+    quoted.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn csv_cells_with_separators_are_quoted() {
+        assert_eq!(csv_line(["a", "b,c", "d\"e", "f\ng"].into_iter()), "a,\"b,c\",\"d\"\"e\",\"f\ng\"");
+    }
+}

@@ -1,0 +1,83 @@
+//! How a command ends: well, with problems found, or with a failure that has an exit code.
+//!
+//! Neighbours: every command. Exit codes: 0 ok, 1 problems found, 2 wrong usage, 3 a service is unavailable.
+
+use std::{io, io::Write, process::ExitCode};
+
+use serde_json::json;
+use siltstone_local::{StackError, StackErrorKind};
+use siltstone_store::stream::{StreamError, StreamErrorKind};
+use siltstone_table::{ErrorKind, TableError};
+
+/// A command that came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Done {
+    Well,
+    /// It looked, and found what should not be: exit code 1.
+    Problems,
+}
+
+/// A command that did not.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("{0}")]
+    Problem(String),
+    #[error("{0}")]
+    Usage(String),
+    #[error("{0}")]
+    Unavailable(String),
+    /// Whoever read the output has enough.
+    #[error("the output was closed")]
+    OutputClosed,
+}
+
+impl Failure {
+    /// Tells it on standard error, and gives the exit code.
+    pub(crate) fn report(&self, as_json: bool) -> ExitCode {
+        let code = match self {
+            Self::OutputClosed => return ExitCode::SUCCESS,
+            Self::Problem(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Unavailable(_) => 3,
+        };
+        let text = if as_json { json!({"error": self.to_string()}).to_string() } else { format!("error: {self}") };
+        drop(writeln!(io::stderr(), "{text}"));
+        ExitCode::from(code)
+    }
+}
+
+impl From<TableError> for Failure {
+    fn from(error: TableError) -> Self {
+        match error.kind() {
+            ErrorKind::Unavailable => Self::Unavailable(error.to_string()),
+            ErrorKind::Invalid => Self::Usage(error.to_string()),
+            _ => Self::Problem(error.to_string()),
+        }
+    }
+}
+
+impl From<StackError> for Failure {
+    fn from(error: StackError) -> Self {
+        match error.kind() {
+            StackErrorKind::Invalid => Self::Usage(error.to_string()),
+            StackErrorKind::Storage => Self::Problem(error.to_string()),
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<StreamError> for Failure {
+    fn from(error: StreamError) -> Self {
+        match error.kind() {
+            StreamErrorKind::NotFound => Self::Problem(error.to_string()),
+            StreamErrorKind::Invalid => Self::Usage(error.to_string()),
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe { Self::OutputClosed } else { Self::Problem(error.to_string()) }
+    }
+}

@@ -1,0 +1,102 @@
+//! Standard output: JSON lines for machines, aligned columns for people; progress on standard error.
+//!
+//! Neighbours: every command. Invariants: 1. with `--json`, standard output holds JSON lines only; 2. progress shows only on a terminal, and
+//! only after a second.
+
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::Value;
+
+/// Where a command prints.
+pub(crate) struct Out {
+    pub(crate) json: bool,
+    writer: Box<dyn Write + Send>,
+}
+
+impl Out {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json, writer: Box::new(io::BufWriter::new(io::stdout())) }
+    }
+
+    /// A line for people; nothing with `--json`.
+    pub(crate) fn say(&mut self, text: impl Display) -> io::Result<()> {
+        if self.json { Ok(()) } else { self.line(text) }
+    }
+
+    /// A line, in either form.
+    pub(crate) fn line(&mut self, text: impl Display) -> io::Result<()> {
+        writeln!(self.writer, "{text}")?;
+        self.writer.flush()
+    }
+
+    /// A JSON object for machines, or other words for people.
+    pub(crate) fn object(&mut self, json: &Value, words: impl Display) -> io::Result<()> {
+        if self.json { self.line(json) } else { self.line(words) }
+    }
+
+    /// A list: one JSON object a line, or a table.
+    pub(crate) fn list(&mut self, header: &[&str], rows: &[(Value, Vec<String>)], empty: &str) -> io::Result<()> {
+        if self.json {
+            for (json, _) in rows {
+                writeln!(self.writer, "{json}")?;
+            }
+            return self.writer.flush();
+        }
+        if rows.is_empty() {
+            return self.line(empty);
+        }
+        let cells: Vec<Vec<String>> = rows.iter().map(|(_, cells)| cells.clone()).collect();
+        self.line(table(header, &cells))
+    }
+}
+
+/// Aligned columns with a header.
+pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    if !io::stdout().is_terminal() {
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
+    table.set_header(header.iter().copied());
+    for row in rows {
+        table.add_row(row);
+    }
+    table.trim_fmt()
+}
+
+/// A progress bar of `total` steps on standard error, hidden for its first second and where there is no terminal.
+pub(crate) fn progress(what: &'static str, total: Option<u64>) -> ProgressBar {
+    let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+    let template = if total.is_some() { "{msg} {wide_bar} {pos}/{len} {eta}" } else { "{spinner} {msg} {pos}" };
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_message(what);
+    bar.set_draw_target(ProgressDrawTarget::hidden());
+    if io::stderr().is_terminal() {
+        let shown = bar.downgrade();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if let Some(bar) = shown.upgrade()
+                && !bar.is_finished()
+            {
+                bar.set_draw_target(ProgressDrawTarget::stderr());
+            }
+        });
+    }
+    bar
+}
+
+/// Bytes as people read them.
+pub(crate) fn bytes(count: u64) -> String {
+    indicatif::HumanBytes(count).to_string()
+}
+
+/// Milliseconds since 1970 as UTC text.
+pub(crate) fn time(millis: i64) -> String {
+    siltstone_table::text::show_timestamp(millis, 0)
+}

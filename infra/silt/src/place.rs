@@ -1,0 +1,147 @@
+//! Where the tables are: the local stack, AWS, or a bare Paimon warehouse.
+//!
+//! Neighbours: every command that touches a table. Invariants: 1. a stack that runs is used over its ports, one that does not is opened for
+//! this command only; 2. nothing is created by looking.
+
+use std::{path::Path, sync::Arc};
+
+use siltstone_aws::{Clients, KinesisStream, Stores, Timeouts, create_items_table};
+use siltstone_local::{Endpoints, Stack, StackConfig, StackErrorKind, host};
+use siltstone_store::{FsObjectStore, RandomIds, SystemClock, memory::MemoryItemStore};
+use siltstone_table::{Authority, Ports, Purpose, Table, TableName, TableRef};
+
+use crate::{args::Place, failure::Failure};
+
+/// What bare warehouses do without; said when one is changed.
+pub(crate) const BARE: &str = "a bare warehouse has no pointer: two commits at once are told apart by snapshot names only, so keep other \
+                               writers away from object stores without conditional writes while this runs";
+
+/// An opened place.
+pub(crate) struct Warehouse {
+    pub(crate) ports: Ports,
+    pub(crate) authority: Authority,
+    pub(crate) clients: Option<Clients>,
+    /// The stack is on this machine, and streams may be created in it.
+    pub(crate) local: bool,
+    /// Functions run beside the stack.
+    pub(crate) served: bool,
+    prefix: String,
+    /// Kept open for the command.
+    _stack: Option<Stack>,
+}
+
+impl Warehouse {
+    pub(crate) async fn open(place: &Place) -> Result<Self, Failure> {
+        match (&place.local, &place.warehouse, &place.bucket) {
+            (Some(dir), _, _) => Self::local(dir, place).await,
+            (None, Some(uri), _) => Self::bare(uri).await,
+            (None, None, Some(bucket)) => {
+                let clients = Clients::from_env(Timeouts::default()).await;
+                Ok(Self::over(clients, bucket, place, None))
+            }
+            (None, None, None) => Err(Failure::Usage(
+                "say where the tables are: --local DIR for a local stack, --warehouse file:///path or s3://bucket/prefix for a bare \
+                 Paimon warehouse, or --bucket NAME for Siltstone on AWS"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    fn over(clients: Clients, bucket: &str, place: &Place, stack: Option<Stack>) -> Self {
+        let (clock, ids) = (Arc::new(SystemClock), Arc::new(RandomIds));
+        let stores = Stores::new(&clients, bucket, &place.items_table, clock.clone(), ids.clone());
+        Self {
+            ports: Ports { objects: stores.objects, items: stores.items, clock, ids },
+            authority: Authority::Pointer,
+            clients: Some(clients),
+            local: false,
+            served: false,
+            prefix: place.prefix.clone(),
+            _stack: stack,
+        }
+    }
+
+    async fn local(dir: &Path, place: &Place) -> Result<Self, Failure> {
+        let bucket = place.bucket.as_deref().unwrap_or("siltstone");
+        let Some(endpoints) = Endpoints::remembered(dir) else {
+            return Err(Failure::Usage(format!(
+                "there is no local stack in {}: start one with `silt local --dir {}`",
+                dir.display(),
+                dir.display()
+            )));
+        };
+        match Stack::start(StackConfig { dir: Some(dir.to_owned()), port: 0 }).await {
+            Ok(stack) => {
+                stack.s3().create_bucket(bucket)?;
+                let clients = host::clients(&stack.endpoints()).await;
+                create_items_table(&clients.dynamodb, &place.items_table, &SystemClock)
+                    .await
+                    .map_err(|e| Failure::Unavailable(e.to_string()))?;
+                Ok(Self { local: true, ..Self::over(clients, bucket, place, Some(stack)) })
+            }
+            Err(error) if error.kind() == StackErrorKind::Locked => {
+                let clients = host::clients(&endpoints).await;
+                Ok(Self { local: true, served: true, ..Self::over(clients, bucket, place, None) })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn bare(uri: &str) -> Result<Self, Failure> {
+        let (clock, ids) = (Arc::new(SystemClock), Arc::new(RandomIds));
+        let items = Arc::new(MemoryItemStore::new());
+        let (objects, clients, prefix) = if let Some(path) = uri.strip_prefix("file://") {
+            if !Path::new(path).is_dir() {
+                return Err(Failure::Usage(format!("--warehouse {uri}: {path} is not a directory")));
+            }
+            let objects = FsObjectStore::open(path).map_err(|e| Failure::Problem(format!("{path}: {e}")))?;
+            (Arc::new(objects) as Arc<dyn siltstone_store::ObjectStore>, None, String::new())
+        } else if let Some(rest) = uri.strip_prefix("s3://") {
+            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            if bucket.is_empty() {
+                return Err(Failure::Usage(format!("--warehouse {uri}: write s3://bucket/prefix")));
+            }
+            let clients = Clients::from_env(Timeouts::default()).await;
+            let stores = Stores::new(&clients, bucket, "", clock.clone(), ids.clone());
+            (stores.objects, Some(clients), prefix.to_owned())
+        } else {
+            return Err(Failure::Usage(format!("--warehouse {uri}: write file:///path or s3://bucket/prefix")));
+        };
+        let ports = Ports { objects, items, clock, ids };
+        Ok(Self { ports, authority: Authority::Bare, clients, local: false, served: false, prefix, _stack: None })
+    }
+
+    /// The warehouse's prefix in its bucket.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// A table by its name.
+    pub(crate) fn at(&self, name: &str) -> Result<TableRef, Failure> {
+        let name: TableName = name.parse().map_err(Failure::from)?;
+        Ok(TableRef::new(&self.prefix, name))
+    }
+
+    /// Opens a table.
+    pub(crate) async fn table(&self, name: &str, purpose: Purpose) -> Result<Table, Failure> {
+        Ok(Table::open(&self.ports, &self.at(name)?, self.authority, purpose).await?)
+    }
+
+    /// Refuses verbs that need a pointer.
+    pub(crate) fn need_pointer(&self, verb: &str) -> Result<(), Failure> {
+        match self.authority {
+            Authority::Pointer => Ok(()),
+            Authority::Bare => Err(Failure::Usage(format!(
+                "`silt {verb}` works on tables of Siltstone (--local or --bucket), not on a bare --warehouse"
+            ))),
+        }
+    }
+
+    /// Streams of this place.
+    pub(crate) fn streams(&self) -> Result<KinesisStream, Failure> {
+        match &self.clients {
+            Some(clients) if self.authority == Authority::Pointer => Ok(KinesisStream::new(clients.kinesis.clone())),
+            _ => Err(Failure::Usage("a bare --warehouse has no streams: use --local or --bucket".to_owned())),
+        }
+    }
+}
