@@ -25,7 +25,7 @@ use world::{Metrics, STREAM, TASK, World, all_orders, sample, sample_json, setti
 const LONG: Duration = Duration::from_secs(25 * 3_600);
 
 fn handler(world: &World) -> Handler {
-    Handler::new(world.ports.clone(), None, settings(&[]))
+    Handler::new(world.ports.clone(), None, settings(&[])).with_meter(world.meter.clone())
 }
 
 /// A handler that sees these mappings of the function `ingest`.
