@@ -22,7 +22,7 @@ use siltstone_table::{
 use world::{FAR, Metrics, START, TASK, World, all_orders, assert_part, sample, sample_json, settings, value};
 
 fn handler(world: &World) -> Handler {
-    Handler::new(world.ports.clone(), settings(&[]))
+    Handler::new(world.ports.clone(), settings(&[])).with_meter(world.meter.clone())
 }
 
 /// The sample with these objects in place of its own.

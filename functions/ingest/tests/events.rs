@@ -16,7 +16,7 @@ use world::{
 const ACKNOWLEDGED: &str = r#"{"batchItemFailures":[]}"#;
 
 fn handler(world: &World) -> Handler {
-    Handler::new(world.ports.clone(), Some(world.streams.clone()), settings(&[]))
+    Handler::new(world.ports.clone(), Some(world.streams.clone()), settings(&[])).with_meter(world.meter.clone())
 }
 
 /// Feeds an event that must be acknowledged; returns its metrics.
@@ -42,6 +42,8 @@ async fn normal_event_becomes_rows_and_is_acknowledged_whole() {
     assert_eq!(world.orders().await, orders(&[(1, "F"), (2, "O"), (4, "O"), (5, "O")]));
     let counts = ["Records", "Redelivered", "Changes", "Ignored", "Quarantined", "Failed", "Files", "Buckets"];
     assert_eq!(counts.map(|name| value(&metrics, name)), [8, 0, 7, 1, 0, 0, 1, 1]);
+    let requests = ["S3PutRequests", "S3GetRequests", "DynamoRequests", "DynamoReadUnits", "DynamoWriteUnits"];
+    assert!(requests.iter().all(|name| value(&metrics, name) > 0), "{metrics}");
     assert_eq!(value(&metrics, "Freshness"), (START - 1_748_851_200_010) as u64);
     let schema = world.table().await.schema;
     let first = &world.scanned().await[0];
@@ -72,7 +74,8 @@ async fn duplicate_event_applies_only_its_unseen_records() {
     for name in ["ingest-duplicate", "ingest-normal"] {
         let again = feed(&handler, name).await.unwrap();
         assert_eq!(value(&again, "Redelivered"), value(&again, "Records"), "{name}");
-        assert_eq!((value(&again, "Changes"), value(&again, "Files")), (0, 0), "{name}");
+        let nothing = ["Changes", "Files", "S3PutRequests", "DynamoWriteUnits"].map(|metric| value(&again, metric));
+        assert_eq!(nothing, [0; 4], "{name}");
     }
     assert_eq!((world.rev().await, world.snapshot().await), (rev, snapshot), "nothing was committed");
     assert_eq!(world.orders().await, rows);

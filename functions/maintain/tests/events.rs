@@ -25,7 +25,7 @@ use world::{Metrics, STREAM, TASK, World, all_orders, sample, sample_json, setti
 const LONG: Duration = Duration::from_secs(25 * 3_600);
 
 fn handler(world: &World) -> Handler {
-    Handler::new(world.ports.clone(), None, settings(&[]))
+    Handler::new(world.ports.clone(), None, settings(&[])).with_meter(world.meter.clone())
 }
 
 /// A handler that sees these mappings of the function `ingest`.
@@ -158,6 +158,26 @@ async fn unsafe_mapping_is_reported_and_stops_ingest() {
     }
     run(&checking(&world, vec![mapping()])).await;
     require_mapping(&world.ports, &at, STREAM).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn table_that_others_compact_is_maintained_and_gets_no_tasks() {
+    let world = World::with(&[], &[("changelog-producer", "lookup")]).await;
+    world.commit_samples().await;
+    assert!(!world.exists(TASK).await, "a task would only fail");
+    let (report, _) = run(&checking(&world, vec![mapping()])).await;
+    assert_eq!((report.snapshot, report.tasks, report.failures.len()), (Some(5), 0, 0), "{report:?}");
+    require_mapping(&world.ports, &settings(&[]).table, STREAM).await.expect("ingest goes on");
+    assert_eq!(world.orders().await, all_orders());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn table_that_others_expire_has_its_mapping_checked_all_the_same() {
+    let world =
+        World::with(&[], &[("changelog.num-retained.max", "2147483647"), ("changelog.time-retained", "30 d")]).await;
+    let error = checking(&world, vec![mapping()]).handle_json(|_| {}).await.unwrap_err().to_string();
+    assert!(error.contains("expire: ") && error.contains("sweep: ") && error.contains("changelog"), "{error}");
+    require_mapping(&world.ports, &settings(&[]).table, STREAM).await.expect("ingest goes on");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -109,7 +109,7 @@ fn hint(path: &str, bucket: Bucket) -> String {
 /// Counts one more run for each touched bucket and puts the task objects that became due; returns how many.
 pub(crate) async fn add(table: &Table, touched: &[Touched], snapshot: Option<SnapshotId>) -> u64 {
     let Some(version) = snapshot else { return 0 };
-    if table.options.write_only {
+    if !table.compacts_here() {
         return 0;
     }
     let trigger = i64::try_from(table.options.compaction.trigger).unwrap_or(i64::MAX);

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use siltstone_commit::protocol::{self, ExpireOptions, SweepOptions};
+use siltstone_format::options::Purpose;
 use siltstone_store::{
     item::{Attr, Item, ItemCondition},
     mapping::{EventSourceMappings, MappingSettings, StartingPosition},
@@ -112,7 +113,7 @@ pub async fn run(
 /// # Errors
 /// When manifests cannot be read or a task cannot be put.
 pub async fn plan(table: &Table) -> Result<u64> {
-    if table.options.write_only {
+    if !table.compacts_here() {
         return Ok(0);
     }
     let Some(snapshot) = table.current().await? else { return Ok(0) };
@@ -130,8 +131,9 @@ pub async fn plan(table: &Table) -> Result<u64> {
 /// Expires snapshots by the table's options.
 ///
 /// # Errors
-/// As the protocol.
+/// As the protocol; also when an option of the table leaves expiry to other engines.
 pub async fn expire(table: &Table) -> Result<protocol::Expired> {
+    table.options.check(&table.schema, Purpose::Expire)?;
     let options = ExpireOptions::from(&table.options.expiry);
     drive(protocol::expire(&table.context, options), &table.ports, &table.at).await
 }
@@ -139,8 +141,9 @@ pub async fn expire(table: &Table) -> Result<protocol::Expired> {
 /// Names or deletes files that nothing refers to.
 ///
 /// # Errors
-/// As the protocol.
+/// As [`expire`].
 pub async fn sweep(table: &Table, dry_run: bool) -> Result<protocol::Swept> {
+    table.options.check(&table.schema, Purpose::Expire)?;
     let options = SweepOptions { dry_run, ..SweepOptions::default() };
     drive(protocol::sweep(&table.context, options), &table.ports, &table.at).await
 }

@@ -15,6 +15,7 @@ use siltstone_format::value::Value;
 use siltstone_store::{
     ids::SeededIds,
     memory::{ManualClock, MemoryItemStore, MemoryObjectStore, MemoryStreams},
+    meter::{Meter, Metered},
     stream::StreamAdmin,
 };
 use siltstone_table::{
@@ -31,8 +32,8 @@ const README: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/README.m
 pub(crate) const STREAM: &str = "arn:aws:kinesis:us-east-1:123456789012:stream/orders";
 /// 2025-06-02T08:30:00Z: after everything in the samples.
 pub(crate) const START: i64 = 1_748_853_000_000;
-/// A deadline that nothing reaches.
-pub(crate) const FAR: i64 = START + 900_000_000;
+/// A deadline that nothing reaches, also where every poll of a waiting task moves the clock.
+pub(crate) const FAR: i64 = i64::MAX;
 /// The samples that each make a snapshot, in stream order.
 pub(crate) const SAMPLES: [&str; 5] =
     ["ingest-normal", "ingest-duplicate", "ingest-poison", "ingest-kpl", "ingest-after-split"];
@@ -82,6 +83,8 @@ pub(crate) fn settings(more: &[(&str, &str)]) -> FunctionSettings {
 
 pub(crate) struct World {
     pub(crate) ports: Ports,
+    /// Counts the requests to objects and items.
+    pub(crate) meter: Arc<Meter>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) streams: Arc<MemoryStreams>,
 }
@@ -94,9 +97,10 @@ impl World {
     /// A table with these partition columns and options, and a stream of one shard.
     pub(crate) async fn with(partition: &[&str], options: &[(&str, &str)]) -> Self {
         let clock = Arc::new(ManualClock::new(START));
+        let meter = Meter::new();
         let ports = Ports {
-            objects: Arc::new(MemoryObjectStore::with_clock("lake", clock.clone())),
-            items: Arc::new(MemoryItemStore::new()),
+            objects: Arc::new(Metered::new(MemoryObjectStore::with_clock("lake", clock.clone()), meter.clone())),
+            items: Arc::new(Metered::new(MemoryItemStore::new(), meter.clone())),
             clock: clock.clone(),
             ids: Arc::new(SeededIds::new(11)),
         };
@@ -121,7 +125,7 @@ impl World {
         catalog::create(&ports, &at, &table).await.unwrap();
         let decoder = serde_json::from_value(json!({"format": "debezium-json"})).unwrap();
         Feed { stream_arn: STREAM.to_owned(), decoder }.save(&ports, &at).await.unwrap();
-        Self { ports, clock, streams }
+        Self { ports, meter, clock, streams }
     }
 
     /// Splits the stream's shard: its children are the shards 1 and 2.
@@ -141,7 +145,7 @@ impl World {
     }
 
     pub(crate) async fn table(&self) -> Table {
-        Table::open(&self.ports, &settings(&[]).table, Authority::Pointer, Purpose::Compact).await.unwrap()
+        Table::open(&self.ports, &settings(&[]).table, Authority::Pointer, Purpose::Read).await.unwrap()
     }
 
     /// The table's rows by order number.
