@@ -4,7 +4,14 @@
 //! are what makes it safe. Invariants: 1. duplicates and any order of events are harmless; 2. a task is removed only after its bucket was
 //! compacted or needed nothing; 3. an unfinished job puts the next task itself, with a hop count.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use serde::Serialize;
 use siltstone_store::{
@@ -163,7 +170,7 @@ impl Handler {
         })?;
         let path = table.partition_path(&values)?;
         let lease = format!("lease#{path}/bucket-{}", task.bucket);
-        let Some(rev) = self.take_lease(&table, &lease).await? else {
+        let Some(held) = self.take_lease(&table, &lease).await?.map(AtomicU64::new) else {
             summary.leased += 1;
             return Ok(());
         };
@@ -172,9 +179,9 @@ impl Handler {
             compact::compact_bucket(&table, &partition, bucket, CompactRequest::Picked, &self.limits, deadline_ms);
         let result = tokio::select! {
             result = working => result,
-            never = self.keep_lease(&table, &lease, rev) => match never {},
+            never = self.keep_lease(&table, &lease, &held) => match never {},
         };
-        self.free_lease(&table, &lease).await;
+        self.free_lease(&table, &lease, held.into_inner()).await;
         match result? {
             Compacted::Nothing => summary.nothing += 1,
             Compacted::Done(report) => {
@@ -216,20 +223,23 @@ impl Handler {
     }
 
     /// Renews the lease for as long as it is polled. One that was taken over is let go: the commit's checks decide between the two.
-    async fn keep_lease(&self, table: &Table, sort: &str, mut rev: u64) -> Infallible {
+    async fn keep_lease(&self, table: &Table, sort: &str, held: &AtomicU64) -> Infallible {
         loop {
             self.ports.clock.sleep(RENEW_EVERY).await;
             let until = self.ports.clock.now_ms() + LEASE_MS;
+            let rev = held.load(Ordering::Relaxed);
             let item = Item::new(table.at.partition(), sort, rev + 1).with("until", Attr::N(until));
             match self.ports.items.put(&item, ItemCondition::RevIs(rev)).await {
-                Ok(()) => rev += 1,
+                Ok(()) => held.store(rev + 1, Ordering::Relaxed),
                 Err(error) => tracing::warn!(%error, sort, "a lease was not renewed"),
             }
         }
     }
 
-    async fn free_lease(&self, table: &Table, sort: &str) {
-        if let Err(error) = self.ports.items.delete(&table.at.partition(), sort, ItemCondition::None).await {
+    /// Frees the lease, unless somebody has taken it over.
+    async fn free_lease(&self, table: &Table, sort: &str, rev: u64) {
+        let freed = self.ports.items.delete(&table.at.partition(), sort, ItemCondition::RevIs(rev)).await;
+        if let Err(error) = freed {
             tracing::warn!(%error, sort, "a lease was not freed; it runs out by itself");
         }
     }

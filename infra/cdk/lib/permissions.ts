@@ -27,8 +27,9 @@ export function statements(role: Role, r: Resources): iam.PolicyStatement[] {
   const own = arn(r.bucketName, `/${OWN_PREFIX}/*/${location(r.place)}/*`);
   const common = [
     allow('TableObjects', ['s3:GetObject', 's3:PutObject', 's3:AbortMultipartUpload'], [table, own]),
+    // IfExists: S3 says 404 instead of 403 for a missing object only to who may list, and a GET has no prefix to compare.
     allow('ListTable', ['s3:ListBucket'], [arn(r.bucketName)], {
-      StringLike: { 's3:prefix': [`${location(r.place)}/*`, `${OWN_PREFIX}/*/${location(r.place)}/*`] },
+      StringLikeIfExists: { 's3:prefix': [`${location(r.place)}/*`, `${OWN_PREFIX}/*/${location(r.place)}/*`] },
     }),
     allow('Items', ['dynamodb:GetItem', 'dynamodb:PutItem', 'dynamodb:UpdateItem', 'dynamodb:DeleteItem', 'dynamodb:Query'], [
       r.itemsTableArn,
