@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     fmt,
     path::PathBuf,
     process::Stdio,
@@ -25,6 +26,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use rustix::process::{Pid, Signal, kill_process};
 use siltstone_store::{Clock, SystemClock};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
@@ -54,7 +56,14 @@ pub struct ProcessConfig {
     pub timeout: Duration,
     /// Processes at once.
     pub concurrency: usize,
+    /// Give the process the share of a core that Lambda gives for its memory; otherwise all it can get.
+    pub cpu_share: bool,
 }
+
+/// Memory for which Lambda gives one core, MiB.
+const CORE_MB: u64 = 1_769;
+/// Period of a share, as Lambda's.
+const CPU_PERIOD: Duration = Duration::from_millis(20);
 
 /// Takes each line that a function prints: logs and metrics.
 pub type Output = Arc<dyn Fn(&str) + Send + Sync>;
@@ -125,9 +134,15 @@ impl ProcessFunction {
     pub fn kill_running(&self) -> usize {
         let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         for pid in busy.values() {
-            kill(*pid);
+            signal(*pid, Signal::KILL);
         }
         busy.len()
+    }
+
+    /// Share of a core, thousandths; `None` for all of it.
+    fn share(&self) -> Option<u32> {
+        let share = u32::try_from(self.config.memory_mb * 1_000 / CORE_MB).ok()?;
+        (self.config.cpu_share && share < 1_000).then_some(share.max(50))
     }
 
     async fn sandbox(&self) -> Result<Sandbox, FunctionError> {
@@ -196,6 +211,7 @@ impl ProcessFunction {
                 status = sandbox.child.wait() => Err(FunctionError::Crashed(
                     status.map_or_else(|e| e.to_string(), |s| s.to_string()))),
                 () = tokio::time::sleep(self.config.timeout) => Err(FunctionError::TimedOut(self.config.timeout)),
+                never = throttled(pid, self.share()) => match never {},
                 () = over_memory(pid, limit) => Err(FunctionError::Crashed(
                     format!("more than {} MiB of memory", self.config.memory_mb))),
             }
@@ -237,10 +253,37 @@ async fn read_lines(pipe: impl AsyncRead + Unpin, output: Output) {
     }
 }
 
-/// SIGKILL by the system's own command: no unsafe code for one signal.
-fn kill(pid: u32) {
-    if pid != 0 {
-        std::process::Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status().ok();
+fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // A process that is gone needs no signal.
+        kill_process(pid, signal).ok();
+    }
+}
+
+/// Lets a process run for `share` thousandths of the time, for as long as this is polled.
+async fn throttled(pid: u32, share: Option<u32>) -> Infallible {
+    let Some(share) = share else { return std::future::pending().await };
+    let runs = CPU_PERIOD * share / 1_000;
+    loop {
+        tokio::time::sleep(runs).await;
+        let _stopped = Stopped::new(pid);
+        tokio::time::sleep(CPU_PERIOD.saturating_sub(runs)).await;
+    }
+}
+
+/// A stopped process; it goes on when this is dropped.
+struct Stopped(u32);
+
+impl Stopped {
+    fn new(pid: u32) -> Self {
+        signal(pid, Signal::STOP);
+        Self(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        signal(self.0, Signal::CONT);
     }
 }
 
@@ -326,4 +369,60 @@ fn message(body: &[u8]) -> String {
     json.get("errorMessage")
         .and_then(|m| m.as_str())
         .map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn function(script: &str, memory_mb: u64, timeout: Duration) -> ProcessFunction {
+        let config = ProcessConfig {
+            name: "f".into(),
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".into(), script.into()],
+            environment: BTreeMap::new(),
+            memory_mb,
+            timeout,
+            concurrency: 1,
+            cpu_share: true,
+        };
+        ProcessFunction::new(config, Arc::new(|_| {}))
+    }
+
+    #[tokio::test]
+    async fn a_process_that_ends_or_is_too_slow_fails_its_invocation_and_is_replaced() {
+        let f = function("exit 7", 128, Duration::from_secs(5));
+        assert!(matches!(f.invoke(Bytes::new()).await, Err(FunctionError::Crashed(_))));
+        assert!(matches!(f.invoke(Bytes::new()).await, Err(FunctionError::Crashed(_))));
+        assert_eq!((f.cold_starts.load(Ordering::Relaxed), f.crashes.load(Ordering::Relaxed)), (2, 2));
+        let f = function("exec sleep 60", 128, Duration::from_millis(100));
+        assert!(matches!(f.invoke(Bytes::new()).await, Err(FunctionError::TimedOut(_))));
+    }
+
+    #[tokio::test]
+    async fn a_process_over_its_memory_is_killed() {
+        // A shell is larger than no memory at all.
+        let f = function("while :; do :; done", 0, Duration::from_secs(10));
+        let error = f.invoke(Bytes::new()).await.unwrap_err();
+        assert!(error.to_string().contains("0 MiB of memory"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_small_function_gets_its_share_of_a_core() {
+        // 354 MiB are a fifth of a core; the loop would use all of one.
+        let f = Arc::new(function("while :; do :; done", 354, Duration::from_millis(1_500)));
+        let running = tokio::spawn({
+            let f = f.clone();
+            async move { f.invoke(Bytes::new()).await }
+        });
+        tokio::time::sleep(Duration::from_millis(1_300)).await;
+        let pid = *f.busy.lock().unwrap().values().next().unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let after_name: Vec<u64> =
+            stat.rsplit(')').next().unwrap().split_whitespace().skip(1).map(|n| n.parse().unwrap_or(0)).collect();
+        // utime and stime, in hundredths of a second, are fields 14 and 15 of the line.
+        let centis = after_name[10] + after_name[11];
+        assert!(centis < 90, "{centis} hundredths of a second of 130");
+        assert!(running.await.unwrap().is_err());
+    }
 }

@@ -243,7 +243,9 @@ fn runner(shared: &Shared, at: &TableRef, role: Role) -> Result<Runner, String> 
             if !program.is_file() {
                 return Err(format!("{} is missing: build it with `cargo lambda build`", program.display()));
             }
-            let config = ProcessConfig { name, program, arguments, environment, memory_mb, timeout, concurrency };
+            let cpu_share = shared.config.cpu_share;
+            let config =
+                ProcessConfig { name, program, arguments, environment, memory_mb, timeout, concurrency, cpu_share };
             Ok(Runner::Process(ProcessFunction::new(config, shared.output.clone())))
         }
     }

@@ -43,6 +43,8 @@ pub struct HostConfig {
     pub warehouse: String,
     /// In this process or in processes of their own.
     pub mode: Mode,
+    /// Processes get the share of a core that Lambda gives for their memory.
+    pub cpu_share: bool,
     /// Records of a batch.
     pub batch_size: usize,
     /// How long a batch is gathered.
@@ -64,6 +66,7 @@ impl HostConfig {
             items_table: "siltstone".to_owned(),
             warehouse: "warehouse".to_owned(),
             mode,
+            cpu_share: true,
             batch_size: 10_000,
             window: Duration::from_millis(500),
             maintain_every: Duration::from_secs(60),

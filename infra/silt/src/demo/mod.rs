@@ -112,6 +112,8 @@ impl World {
         let mode = Mode::Processes(Bootstraps::Program(program, vec![FUNCTION.to_owned()]));
         let mut config = HostConfig::new(mode, args.keep.clone());
         config.rough_events = Some(args.seed);
+        // A minute is short, and the machine is busy with everything else.
+        config.cpu_share = false;
         let host = Host::start(&stack, config, telemetry.output()).await?;
         let ports = host.ports();
         let at = TableRef::new("warehouse", TABLE.parse().map_err(Failure::from)?);
