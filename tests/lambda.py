@@ -21,7 +21,7 @@ from urllib.parse import urlparse
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 TABLE = ["lambda.check", "--column", "id BIGINT", "--column", "note STRING", "--primary-key", "id", "--stream", "check"]
-EMPTY_BATCH = ROOT / "events" / "ingest" / "empty.json"
+EMPTY_BATCH = ROOT / "events" / "ingest-empty.json"
 READY_SECONDS = 30
 MAX_UNZIPPED = 250 << 20  # Lambda's limit of a function's code
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 /// An event: one or more objects that were created.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct S3Event {
-    /// Records.
-    #[serde(rename = "Records", default)]
+    /// Records. An event without the field is not a notification of S3 and must not pass for "nothing to do".
+    #[serde(rename = "Records")]
     pub records: Vec<S3EventRecord>,
 }
 

@@ -4,7 +4,7 @@
 //! are what makes it safe. Invariants: 1. duplicates and any order of events are harmless; 2. a task is removed only after its bucket was
 //! compacted or needed nothing; 3. an unfinished job puts the next task itself, with a hop count.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use siltstone_store::{
@@ -22,8 +22,10 @@ use siltstone_table::{
 
 use crate::event::S3Event;
 
-/// A lease is taken over after this long, ms: Lambda's longest invocation.
-const LEASE_MS: i64 = 900_000;
+/// A lease that is not renewed is taken over after this long, ms: so long a bucket waits after its compactor died.
+const LEASE_MS: i64 = 15_000;
+/// How often a lease is renewed.
+const RENEW_EVERY: Duration = Duration::from_secs(5);
 
 /// What an invocation did.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -94,7 +96,7 @@ impl Handler {
             if record.s3.bucket.name != self.settings.bucket {
                 let other = record.s3.bucket.name;
                 result = Err(TableError::Invalid(format!(
-                    "event of bucket {other}, this function serves {}",
+                    "event of bucket {other}, this function serves {}: point that bucket's notification at the function of its own table",
                     self.settings.bucket
                 )));
                 break;
@@ -122,7 +124,11 @@ impl Handler {
         metrics: impl FnOnce(String),
     ) -> Result<Vec<u8>, TableError> {
         let event: S3Event = serde_json::from_slice(payload)
-            .map_err(|e| TableError::Invalid(format!("the payload is not an S3 event: {e}")))?;
+            .map_err(|e| {
+                TableError::Invalid(format!(
+                    "the payload is not an S3 event: {e}; `compact` is for S3 notifications of task objects, or a file like events/compact-task.json"
+                ))
+            })?;
         let summary = self.handle(event, deadline_ms, metrics).await?;
         serde_json::to_vec(&summary).map_err(|e| TableError::Bug(e.to_string()))
     }
@@ -140,22 +146,34 @@ impl Handler {
         let at = task.table_ref()?;
         if at != self.settings.table {
             return Err(TableError::Invalid(format!(
-                "task {key} is for {}, this function serves {}",
-                at.name, self.settings.table.name
+                "task {key} is for {} ({}), this function serves {} ({}): let the notification's prefix end at the table's own tasks",
+                at.name,
+                at.location(),
+                self.settings.table.name,
+                self.settings.table.location()
             )));
         }
         let table = Table::open(&self.ports, &at, Authority::Pointer, Purpose::Compact).await?;
         let partition = task.partition_row()?;
-        let path = table.partition_path(&table.partition_values(&partition)?)?;
+        let values = table.partition_values(&partition).map_err(|e| {
+            TableError::Invalid(format!(
+                "task {key}: its partition is not one of {}: {e}; delete the object, `maintain` plans again what is due",
+                at.name
+            ))
+        })?;
+        let path = table.partition_path(&values)?;
         let lease = format!("lease#{path}/bucket-{}", task.bucket);
-        if !self.take_lease(&table, &lease).await? {
+        let Some(rev) = self.take_lease(&table, &lease).await? else {
             summary.leased += 1;
             return Ok(());
-        }
+        };
         let bucket = siltstone_format::id::Bucket(task.bucket);
-        let result =
-            compact::compact_bucket(&table, &partition, bucket, CompactRequest::Picked, &self.limits, deadline_ms)
-                .await;
+        let working =
+            compact::compact_bucket(&table, &partition, bucket, CompactRequest::Picked, &self.limits, deadline_ms);
+        let result = tokio::select! {
+            result = working => result,
+            never = self.keep_lease(&table, &lease, rev) => match never {},
+        };
         self.free_lease(&table, &lease).await;
         match result? {
             Compacted::Nothing => summary.nothing += 1,
@@ -175,8 +193,8 @@ impl Handler {
         self.ports.objects.delete(&[key.to_owned()]).await.map_err(|e| (*e).into())
     }
 
-    /// Takes the bucket's lease if it is free or has run out.
-    async fn take_lease(&self, table: &Table, sort: &str) -> Result<bool, TableError> {
+    /// Takes the bucket's lease if it is free or has run out; its revision then.
+    async fn take_lease(&self, table: &Table, sort: &str) -> Result<Option<u64>, TableError> {
         let now = self.ports.clock.now_ms();
         let partition = table.at.partition();
         let (rev, condition) = match self.ports.items.get(&partition, sort).await? {
@@ -184,18 +202,29 @@ impl Handler {
             Some(item) => {
                 let until = item.attributes.get("until").and_then(Attr::as_n).unwrap_or(0);
                 if until > now {
-                    return Ok(false);
+                    return Ok(None);
                 }
                 (item.rev + 1, ItemCondition::RevIs(item.rev))
             }
         };
-        let item = Item::new(partition, sort, rev)
-            .with("until", Attr::N(now + LEASE_MS))
-            .with("holder", Attr::S(self.ports.ids.uuid().to_string()));
+        let item = Item::new(partition, sort, rev).with("until", Attr::N(now + LEASE_MS));
         match self.ports.items.put(&item, condition).await {
-            Ok(()) => Ok(true),
-            Err(ItemError::ConditionFailed { .. }) => Ok(false),
+            Ok(()) => Ok(Some(rev)),
+            Err(ItemError::ConditionFailed { .. }) => Ok(None),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Renews the lease for as long as it is polled. One that was taken over is let go: the commit's checks decide between the two.
+    async fn keep_lease(&self, table: &Table, sort: &str, mut rev: u64) -> Infallible {
+        loop {
+            self.ports.clock.sleep(RENEW_EVERY).await;
+            let until = self.ports.clock.now_ms() + LEASE_MS;
+            let item = Item::new(table.at.partition(), sort, rev + 1).with("until", Attr::N(until));
+            match self.ports.items.put(&item, ItemCondition::RevIs(rev)).await {
+                Ok(()) => rev += 1,
+                Err(error) => tracing::warn!(%error, sort, "a lease was not renewed"),
+            }
         }
     }
 

@@ -13,8 +13,8 @@ use siltstone_table::{
 /// An event: records of one shard, in order.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 pub struct KinesisEvent {
-    /// Records.
-    #[serde(rename = "Records", default)]
+    /// Records. An event without the field is not from Kinesis and must not be acknowledged.
+    #[serde(rename = "Records")]
     pub records: Vec<KinesisEventRecord>,
 }
 
@@ -73,7 +73,7 @@ impl KinesisEvent {
                 let kinesis = record.kinesis;
                 let data = STANDARD.decode(&kinesis.data).map_err(|_| {
                     TableError::Invalid(format!(
-                        "record {} of {shard}: its data is not base64",
+                        "record {} of {shard}: its data is not base64; send the event as the event source mapping made it",
                         kinesis.sequence_number
                     ))
                 })?;
@@ -92,8 +92,10 @@ impl KinesisEvent {
 }
 
 fn shard_of(event_id: &str) -> Result<&str, TableError> {
-    event_id
-        .split_once(':')
-        .map(|(shard, _)| shard)
-        .ok_or_else(|| TableError::Invalid("an eventID is not `shard:sequence number`".to_owned()))
+    event_id.split_once(':').map(|(shard, _)| shard).ok_or_else(|| {
+        let shown: String = event_id.chars().take(80).collect();
+        TableError::Invalid(format!(
+            "eventID `{shown}` is not `shard:sequence number`: send the event as the event source mapping made it"
+        ))
+    })
 }

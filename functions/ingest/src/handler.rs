@@ -90,7 +90,11 @@ impl Handler {
         metrics: impl FnOnce(String),
     ) -> Result<Vec<u8>, TableError> {
         let event: KinesisEvent = serde_json::from_slice(payload)
-            .map_err(|e| TableError::Invalid(format!("the payload is not a Kinesis event: {e}")))?;
+            .map_err(|e| {
+                TableError::Invalid(format!(
+                    "the payload is not a Kinesis event: {e}; `ingest` is for an event source mapping, or a file like events/ingest-normal.json"
+                ))
+            })?;
         let response = self.handle(event, deadline_ms, metrics).await?;
         serde_json::to_vec(&response).map_err(|e| TableError::Bug(e.to_string()))
     }

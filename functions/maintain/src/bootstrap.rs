@@ -23,7 +23,8 @@ pub async fn serve() -> Result<(), Error> {
     let stores = Stores::new(&clients, &settings.bucket, &settings.items_table, clock.clone(), ids.clone());
     let retry = stores.retry.clone();
     let ports = Ports { objects: stores.objects, items: stores.items, clock, ids };
-    let handler = Handler::new(ports, Some(Arc::new(LambdaMappings::new(clients.lambda.clone()))), settings).with_meter(stores.meter);
+    let handler = Handler::new(ports, Some(Arc::new(LambdaMappings::new(clients.lambda.clone()))), settings)
+        .with_meter(stores.meter);
     let (handler, retry) = (&handler, &retry);
     lambda_runtime::run(service_fn(move |event: LambdaEvent<serde_json::Value>| async move {
         retry.set_deadline_ms(i64::try_from(event.context.deadline).unwrap_or(i64::MAX));

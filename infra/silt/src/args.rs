@@ -75,7 +75,9 @@ pub(crate) enum Verb {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  silt demo\n  silt demo --seconds 20 --rate 500 --json\n  silt demo --keep ./state   # then: silt --local ./state scan demo.orders --limit 5")]
+#[command(
+    after_help = "Examples:\n  silt demo\n  silt demo --seconds 20 --rate 500 --json\n  silt demo --keep ./state   # then: silt --local ./state scan demo.orders --limit 5"
+)]
 pub(crate) struct Demo {
     /// How long to produce.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(5..=3600))]
@@ -95,7 +97,9 @@ pub(crate) struct Demo {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  silt local --dir ./state\n  eval \"$(silt local --dir ./state --exports)\"   # in another shell, while it runs")]
+#[command(
+    after_help = "Examples:\n  silt local --dir ./state\n  eval \"$(silt local --dir ./state --exports)\"   # in another shell, while it runs"
+)]
 pub(crate) struct Local {
     /// Keep the state in DIR; a restart, also after a crash, goes on where it stopped. Without it everything is in memory.
     #[arg(long, value_name = "DIR")]
@@ -130,7 +134,9 @@ pub(crate) enum Table {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  silt --local ./state table create demo.orders --column 'id BIGINT' --column 'note STRING' --primary-key id --stream orders --shards 4\n  silt --local ./state table create demo.days --column 'id INT' --column 'dt DATE' --primary-key id,dt --partition-by dt --option bucket=2")]
+#[command(
+    after_help = "Examples:\n  silt --local ./state table create demo.orders --column 'id BIGINT' --column 'note STRING' --primary-key id --stream orders --shards 4\n  silt --local ./state table create demo.days --column 'id INT' --column 'dt DATE' --primary-key id,dt --partition-by dt --option bucket=2"
+)]
 pub(crate) struct Create {
     /// db.table
     pub(crate) table: String,
@@ -194,7 +200,9 @@ pub(crate) struct Drop {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  silt --local ./state produce orders.jsonl --table demo.orders\n  cat orders.jsonl | silt --local ./state produce - --table demo.orders --align-buckets")]
+#[command(
+    after_help = "Examples:\n  silt --local ./state produce orders.jsonl --table demo.orders\n  cat orders.jsonl | silt --local ./state produce - --table demo.orders --align-buckets"
+)]
 pub(crate) struct Produce {
     /// File with one JSON record a line; - for standard input.
     pub(crate) file: String,
@@ -220,7 +228,9 @@ pub(crate) enum Output {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  silt --local ./state scan demo.orders --where \"o_orderstatus = 'F' and o_totalprice > 1000\" --limit 10\n  silt scan --warehouse file:///data/wh demo.orders --select o_orderkey,o_clerk --format csv\n  silt --local ./state scan demo.orders --snapshot 3 --json\n  silt --local ./state scan demo.orders --changelog --snapshot 3")]
+#[command(
+    after_help = "Examples:\n  silt --local ./state scan demo.orders --where \"o_orderstatus = 'F' and o_totalprice > 1000\" --limit 10\n  silt scan --warehouse file:///data/wh demo.orders --select o_orderkey,o_clerk --format csv\n  silt --local ./state scan demo.orders --snapshot 3 --json\n  silt --local ./state scan demo.orders --changelog --snapshot 3"
+)]
 pub(crate) struct Scan {
     /// db.table
     pub(crate) table: String,
@@ -257,7 +267,9 @@ pub(crate) struct Files {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  silt --local ./state compact demo.orders\n  silt compact --warehouse file:///data/wh bench.orders --full\n  silt --local ./state compact demo.orders --only-bucket 0 --only-bucket 3")]
+#[command(
+    after_help = "Examples:\n  silt --local ./state compact demo.orders\n  silt compact --warehouse file:///data/wh bench.orders --full\n  silt --local ./state compact demo.orders --only-bucket 0 --only-bucket 3"
+)]
 pub(crate) struct Compact {
     /// db.table
     pub(crate) table: String,

@@ -54,11 +54,6 @@ impl Out {
         let cells: Vec<Vec<String>> = rows.iter().map(|(_, cells)| cells.clone()).collect();
         self.line(table(header, &cells))
     }
-
-    /// For commands with a form of their own.
-    pub(crate) fn writer(&mut self) -> &mut (dyn Write + Send) {
-        &mut *self.writer
-    }
 }
 
 /// Aligned columns with a header.

@@ -71,8 +71,11 @@ impl CompactTask {
                 bytes.len()
             )));
         }
-        serde_json::from_slice(bytes)
-            .map_err(|e| TableError::invalid(format!("object {object} is not a compaction task: {e}")))
+        serde_json::from_slice(bytes).map_err(|e| {
+            TableError::invalid(format!(
+                "object {object} is not a compaction task: {e}; delete it, `maintain` plans again what is due"
+            ))
+        })
     }
 
     /// The table it speaks of.
@@ -106,7 +109,7 @@ fn hint(path: &str, bucket: Bucket) -> String {
 /// Counts one more run for each touched bucket and puts the task objects that became due; returns how many.
 pub(crate) async fn add(table: &Table, touched: &[Touched], snapshot: Option<SnapshotId>) -> u64 {
     let Some(version) = snapshot else { return 0 };
-    if table.options.write_only {
+    if !table.compacts_here() {
         return 0;
     }
     let trigger = i64::try_from(table.options.compaction.trigger).unwrap_or(i64::MAX);
@@ -139,6 +142,19 @@ pub(crate) async fn add(table: &Table, touched: &[Touched], snapshot: Option<Sna
 /// # Errors
 /// When the store refuses or does not answer.
 pub async fn put_task(table: &Table, partition_path: &str, task: &CompactTask) -> Result<()> {
+    put(table, partition_path, task, PutMode::IfAbsent).await
+}
+
+/// Puts a task object, also over one that is there already: S3 sends an event for a put and for nothing else, and the event of
+/// the object that is there may be lost.
+///
+/// # Errors
+/// As [`put_task`].
+pub async fn renew_task(table: &Table, partition_path: &str, task: &CompactTask) -> Result<()> {
+    put(table, partition_path, task, PutMode::Overwrite).await
+}
+
+async fn put(table: &Table, partition_path: &str, task: &CompactTask, mode: PutMode) -> Result<()> {
     let key = format!(
         "{}{}bucket-{}/{:020}-{}.json",
         table.at.tasks(),
@@ -148,7 +164,7 @@ pub async fn put_task(table: &Table, partition_path: &str, task: &CompactTask) -
         task.hops
     );
     let body = serde_json::to_vec(task).map_err(|e| TableError::Bug(e.to_string()))?;
-    match table.ports.objects.put(&key, body.into(), PutMode::IfAbsent).await {
+    match table.ports.objects.put(&key, body.into(), mode).await {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == siltstone_store::object::ObjectErrorKind::PreconditionFailed => Ok(()),
         Err(error) => Err((*error).into()),

@@ -5,6 +5,7 @@
 //! 1. what the checkpoint covers is dropped, so a redelivered batch does nothing but make sure that it is published;
 //! 2. bad records are durable in the quarantine, and data files are durable, before the commit names them;
 //! 3. the commit applies only if the checkpoint is still where step 1 saw it; 4. success is answered only after publication.
+//!
 //! Invariants: 1. equal batches on an equal checkpoint give equal sequence numbers and equal change ids; 2. a record is in the table, in the
 //! quarantine, or above the checkpoint; 3. an error acknowledges nothing.
 
@@ -282,6 +283,12 @@ impl Ingest {
             }
             Outcome::Conflict(Conflict::Overlap { .. } | Conflict::Gap { .. }) => Ok(Attempt::Replan),
             Outcome::Conflict(Conflict::Requirement(_)) => Ok(Attempt::NewSchema),
+            // Closed for ever: another plan would only write the files again.
+            Outcome::Conflict(Conflict::ShardClosed { shard, at }) => Err(TableError::invalid(format!(
+                "shard {shard} of {} was closed at {at} when its child's first batch came, and has records after that: one event source \
+                 mapping delivers a parent to its end before its children; see that `ingest` has no other",
+                self.at.name
+            ))),
             Outcome::Conflict(other) => {
                 tracing::info!(shard = %shard, reason = %other, "batch is planned anew");
                 Ok(Attempt::Replan)

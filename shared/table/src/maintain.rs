@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use siltstone_commit::protocol::{self, ExpireOptions, SweepOptions};
+use siltstone_format::options::Purpose;
 use siltstone_store::{
     item::{Attr, Item, ItemCondition},
     mapping::{EventSourceMappings, MappingSettings, StartingPosition},
@@ -12,7 +13,7 @@ use siltstone_store::{
 
 use crate::{
     compact,
-    debt::{CompactTask, put_task},
+    debt::{CompactTask, renew_task},
     driver::drive,
     error::{Result, TableError},
     name::TableRef,
@@ -107,12 +108,12 @@ pub async fn run(
     })
 }
 
-/// Puts a task for every bucket at or over the trigger by its real manifests; events may have been lost.
+/// Puts a task for every bucket at or over the trigger by its real manifests, over one that is there: its event may be lost.
 ///
 /// # Errors
 /// When manifests cannot be read or a task cannot be put.
 pub async fn plan(table: &Table) -> Result<u64> {
-    if table.options.write_only {
+    if !table.compacts_here() {
         return Ok(0);
     }
     let Some(snapshot) = table.current().await? else { return Ok(0) };
@@ -120,7 +121,7 @@ pub async fn plan(table: &Table) -> Result<u64> {
     for (partition, bucket, runs) in compact::buckets(table).await? {
         if runs >= table.options.compaction.trigger {
             let path = table.partition_path(&table.partition_values(&partition)?)?;
-            put_task(table, &path, &CompactTask::new(&table.at, &partition, bucket, snapshot.id, 0)).await?;
+            renew_task(table, &path, &CompactTask::new(&table.at, &partition, bucket, snapshot.id, 0)).await?;
             tasks += 1;
         }
     }
@@ -130,8 +131,9 @@ pub async fn plan(table: &Table) -> Result<u64> {
 /// Expires snapshots by the table's options.
 ///
 /// # Errors
-/// As the protocol.
+/// As the protocol; also when an option of the table leaves expiry to other engines.
 pub async fn expire(table: &Table) -> Result<protocol::Expired> {
+    table.options.check(&table.schema, Purpose::Expire)?;
     let options = ExpireOptions::from(&table.options.expiry);
     drive(protocol::expire(&table.context, options), &table.ports, &table.at).await
 }
@@ -139,8 +141,9 @@ pub async fn expire(table: &Table) -> Result<protocol::Expired> {
 /// Names or deletes files that nothing refers to.
 ///
 /// # Errors
-/// As the protocol.
+/// As [`expire`].
 pub async fn sweep(table: &Table, dry_run: bool) -> Result<protocol::Swept> {
+    table.options.check(&table.schema, Purpose::Expire)?;
     let options = SweepOptions { dry_run, ..SweepOptions::default() };
     drive(protocol::sweep(&table.context, options), &table.ports, &table.at).await
 }

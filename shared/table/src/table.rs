@@ -141,6 +141,12 @@ impl Table {
         self.options.fixed_buckets().ok()
     }
 
+    /// Whether compactions of this table are made here: not for a write-only table, nor where its options leave them to other engines.
+    #[must_use]
+    pub fn compacts_here(&self) -> bool {
+        !self.options.write_only && self.options.check(&self.schema, Purpose::Compact).is_ok()
+    }
+
     /// Path of a partition, `k=v/...`, empty without partition keys.
     ///
     /// # Errors

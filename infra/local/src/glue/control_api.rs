@@ -69,7 +69,8 @@ async fn invoke(
     let name = name.rsplit(':').next().unwrap_or(&name).to_owned();
     let Some(function) = registry.function(&name) else {
         let body = json!({"Type": "User", "Message": format!("Function not found: {name}")});
-        return (StatusCode::NOT_FOUND, [("x-amzn-errortype", "ResourceNotFoundException")], Json(body)).into_response();
+        return (StatusCode::NOT_FOUND, [("x-amzn-errortype", "ResourceNotFoundException")], Json(body))
+            .into_response();
     };
     if headers.get("x-amz-invocation-type").is_some_and(|t| t == "Event") {
         tokio::spawn(async move {

@@ -75,7 +75,8 @@ struct Checkpoints {
 
 impl Checkpoints {
     fn open(file: Option<PathBuf>) -> Self {
-        let kept = file.as_ref().and_then(|f| std::fs::read(f).ok()).and_then(|text| serde_json::from_slice(&text).ok());
+        let kept =
+            file.as_ref().and_then(|f| std::fs::read(f).ok()).and_then(|text| serde_json::from_slice(&text).ok());
         Self { file, shards: Mutex::new(kept.unwrap_or_default()) }
     }
 
@@ -203,7 +204,11 @@ impl Poller {
         let read =
             || self.kinesis.read(&self.config.stream, shard, delivered.after.as_deref(), limit, PAYLOAD_BYTES / 4 * 3);
         let first = read();
-        if first.records.is_empty() || first.records.len() >= limit || self.config.window.is_zero() || first.end_of_shard {
+        if first.records.is_empty()
+            || first.records.len() >= limit
+            || self.config.window.is_zero()
+            || first.end_of_shard
+        {
             return first;
         }
         tokio::time::sleep(self.config.window).await;
@@ -242,7 +247,9 @@ fn lowest_failure(answer: &[u8], records: &[Rec]) -> Result<Option<usize>, Strin
     struct Item {
         item_identifier: String,
     }
-    let Ok(Answer { batch_item_failures: Some(items) }) = serde_json::from_slice::<Answer>(answer) else { return Ok(None) };
+    let Ok(Answer { batch_item_failures: Some(items) }) = serde_json::from_slice::<Answer>(answer) else {
+        return Ok(None);
+    };
     let mut lowest = None;
     for item in items {
         let place = records.iter().position(|r| r.sequence == item.item_identifier);

@@ -166,7 +166,8 @@ impl ProcessFunction {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        let mut child = command.spawn().map_err(|e| failed(&format!("{} does not start", self.config.program.display()), e))?;
+        let mut child =
+            command.spawn().map_err(|e| failed(&format!("{} does not start", self.config.program.display()), e))?;
         if let Some(stdout) = child.stdout.take() {
             tokio::spawn(read_lines(stdout, self.output.clone()));
         }
@@ -322,5 +323,7 @@ async fn init_error(State(api): State<Arc<Api>>, body: Bytes) -> StatusCode {
 
 fn message(body: &[u8]) -> String {
     let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    json.get("errorMessage").and_then(|m| m.as_str()).map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned)
+    json.get("errorMessage")
+        .and_then(|m| m.as_str())
+        .map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned)
 }

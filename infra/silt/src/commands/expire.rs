@@ -33,7 +33,8 @@ pub(crate) async fn run(place: &Place, args: Expire, out: &mut Out) -> Result<Do
         let swept = maintain::sweep(&table, dry_run).await?;
         let json = json!({"orphans": swept.keys, "orphanBytes": swept.bytes, "seen": swept.seen, "deleted": !dry_run});
         let done = if dry_run { "would be deleted" } else { "deleted" };
-        let words = format!("{} orphans, {}, {done} ({} objects seen)", swept.keys.len(), out::bytes(swept.bytes), swept.seen);
+        let words =
+            format!("{} orphans, {}, {done} ({} objects seen)", swept.keys.len(), out::bytes(swept.bytes), swept.seen);
         out.object(&json, words)?;
     }
     Ok(Done::Well)

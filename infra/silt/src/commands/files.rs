@@ -27,7 +27,8 @@ pub(crate) async fn run(place: &Place, args: Files, out: &mut Out) -> Result<Don
             let path = table.partition_path(&values)?;
             for entry in entries {
                 let file = &entry.file;
-                let (min, max) = (key(&table, &file.file_name, &file.min_key), key(&table, &file.file_name, &file.max_key));
+                let (min, max) =
+                    (key(&table, &file.file_name, &file.min_key), key(&table, &file.file_name, &file.max_key));
                 rows.push((
                     json!({
                         "partition": path, "bucket": bucket.0, "level": file.level.0, "file": file.file_name,

@@ -2,14 +2,17 @@
 //!
 //! Neighbours: `siltstone_local` is the stack and its host.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
+use siltstone_aws::LambdaMappings;
 use siltstone_local::{
     Endpoints, Stack, StackConfig,
     glue::process::Output,
-    host::{Bootstraps, Host, HostConfig, Mode},
+    host::{self, Bootstraps, Host, HostConfig, Mode},
 };
+
+use siltstone_store::mapping::EventSourceMappings;
 
 use crate::{
     args::Local,
@@ -17,9 +20,12 @@ use crate::{
     out::Out,
 };
 
+/// How long a running stack may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
+
 pub(crate) async fn run(args: Local, out: &mut Out) -> Result<Done, Failure> {
     if args.exports {
-        return exports(args.dir.as_deref(), out);
+        return exports(args.dir.as_deref(), out).await;
     }
     let mode = if args.process {
         if !args.functions.is_dir() {
@@ -57,11 +63,17 @@ fn as_json(endpoints: &Endpoints) -> Value {
     Value::Object(endpoints.variables().iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect::<Map<_, _>>())
 }
 
-fn exports(dir: Option<&Path>, out: &mut Out) -> Result<Done, Failure> {
+/// Addresses of the stack that runs in a directory: an answer means that it serves.
+async fn exports(dir: Option<&Path>, out: &mut Out) -> Result<Done, Failure> {
     let dir = dir.unwrap_or(Path::new("."));
-    let Some(endpoints) = Endpoints::remembered(dir) else {
-        return Err(Failure::Problem(format!("no stack was started in {} yet", dir.display())));
-    };
+    let away =
+        || Failure::Unavailable(format!("no stack runs in {}: start one with `silt local --dir`", dir.display()));
+    let endpoints = Endpoints::remembered(dir).ok_or_else(away)?;
+    let mappings = LambdaMappings::new(host::clients(&endpoints).await.lambda);
+    match tokio::time::timeout(ANSWER, mappings.kinesis_mappings("any")).await {
+        Ok(Ok(_)) => {}
+        _ => return Err(away()),
+    }
     let text = endpoints.exports();
     out.object(&as_json(&endpoints), text.trim_end())?;
     Ok(Done::Well)

@@ -32,9 +32,9 @@ const TRIES: u32 = 12;
 
 /// What was sent.
 #[derive(Debug, Clone, Copy, Default)]
-struct Sent {
-    records: u64,
-    bytes: u64,
+pub(crate) struct Sent {
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
     calls: u64,
     again: u64,
     rejected: u64,
@@ -71,14 +71,15 @@ pub(crate) async fn run(place: &Place, args: Produce, out: &mut Out) -> Result<D
             break;
         }
         let before = sent.records;
-        send(&streams, &stream, &mut waiting, &mut sent).await?;
+        send(&streams, &stream, &mut waiting, &mut sent, &mut |_, _| {}).await?;
         bar.inc(sent.records - before);
     }
     bar.finish_and_clear();
     let json = json!({
         "stream": stream, "records": sent.records, "bytes": sent.bytes, "calls": sent.calls, "sentAgain": sent.again,
         "undecodable": sent.rejected});
-    let mut words = format!("{} records ({}) in {} calls to stream {stream}", sent.records, out::bytes(sent.bytes), sent.calls);
+    let mut words =
+        format!("{} records ({}) in {} calls to stream {stream}", sent.records, out::bytes(sent.bytes), sent.calls);
     if sent.rejected > 0 {
         words.push_str(&format!("; {} of them the table cannot decode: they go to its quarantine", sent.rejected));
     }
@@ -86,12 +87,13 @@ pub(crate) async fn run(place: &Place, args: Produce, out: &mut Out) -> Result<D
     Ok(Done::Well)
 }
 
-/// Sends one call from the front of `waiting`; what was not taken stays, in its order.
-async fn send(
+/// Sends one call from the front of `waiting`; what was not taken stays, in its order. `placed` hears shard and sequence number of each record.
+pub(crate) async fn send(
     streams: &impl StreamWriter,
     stream: &str,
     waiting: &mut VecDeque<PutRecord>,
     sent: &mut Sent,
+    placed: &mut (dyn FnMut(String, String) + Send),
 ) -> Result<(), Failure> {
     let (call, rest) = split(std::mem::take(waiting));
     let mut call = call;
@@ -103,16 +105,23 @@ async fn send(
             Ok(results) => {
                 let mut failed = Vec::new();
                 for (record, result) in call.into_iter().zip(results) {
-                    if result.is_ok() {
-                        sent.records += 1;
-                        sent.bytes += record.data.len() as u64;
-                    } else {
-                        failed.push(record);
+                    match result {
+                        Ok(put) => {
+                            sent.records += 1;
+                            sent.bytes += record.data.len() as u64;
+                            placed(put.shard, put.sequence);
+                        }
+                        Err(_) => failed.push(record),
                     }
                 }
                 failed
             }
-            Err(error) if matches!(error.kind(), StreamErrorKind::Throttled | StreamErrorKind::Unavailable | StreamErrorKind::Unknown) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    StreamErrorKind::Throttled | StreamErrorKind::Unavailable | StreamErrorKind::Unknown
+                ) =>
+            {
                 if attempt + 1 == TRIES {
                     return Err(error.into());
                 }
@@ -151,6 +160,13 @@ fn split(records: VecDeque<PutRecord>) -> (Vec<PutRecord>, VecDeque<PutRecord>) 
     (call, rest)
 }
 
+/// The middle of a bucket's share of the hash range: a shard that is cut between shares touches only whole buckets.
+pub(crate) fn hash_key(bucketer: &Bucketer, bucket_key: &[Value]) -> Option<u128> {
+    let bucket = u128::try_from(bucketer.bucket(bucket_key).ok()?.0).ok()?;
+    let share = u128::MAX / u128::try_from(bucketer.buckets()).ok()?.max(1);
+    Some(share * bucket + share / 2)
+}
+
 /// Finds partition keys, and hash keys for aligned buckets.
 struct Keys<'a> {
     table: &'a Table,
@@ -162,8 +178,9 @@ struct Keys<'a> {
 
 impl<'a> Keys<'a> {
     fn new(table: &'a Table, feed: &Feed, align: bool) -> Result<Self, Failure> {
-        let decoder = Decoder::new(&table.schema, &feed.decoder)
-            .map_err(|faults| Failure::Problem(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
+        let decoder = Decoder::new(&table.schema, &feed.decoder).map_err(|faults| {
+            Failure::Problem(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        })?;
         let bucketer = if align { Some(table.bucketer()?) } else { None };
         let bucket_key = table.schema.bucket_key_indices().map_err(|e| Failure::Problem(e.to_string()))?;
         Ok(Self { table, decoder, primary: table.schema.primary_key_indices(), bucket_key, bucketer })
@@ -175,11 +192,17 @@ impl<'a> Keys<'a> {
             Decoded::Changes(rows) => rows.into_iter().next_back().map(|change| change.row),
             Decoded::Ignored(_) => None,
             Decoded::Rejected(_) => {
-                return (PutRecord { data: line.into(), partition_key: "undecodable".to_owned(), explicit_hash_key: None }, true);
+                return (
+                    PutRecord { data: line.into(), partition_key: "undecodable".to_owned(), explicit_hash_key: None },
+                    true,
+                );
             }
         };
         let Some(row) = row else {
-            return (PutRecord { data: line.into(), partition_key: "no-row".to_owned(), explicit_hash_key: None }, false);
+            return (
+                PutRecord { data: line.into(), partition_key: "no-row".to_owned(), explicit_hash_key: None },
+                false,
+            );
         };
         let key: Vec<String> = self.primary.iter().filter_map(|&c| self.cell(&row, c)).collect();
         // Kinesis takes 1 to 256 characters.
@@ -187,11 +210,7 @@ impl<'a> Keys<'a> {
         let partition_key = if partition_key.is_empty() { "empty".to_owned() } else { partition_key };
         let explicit_hash_key = self.bucketer.as_ref().and_then(|bucketer| {
             let values: Vec<Value> = self.bucket_key.iter().filter_map(|&c| row.get(c).cloned()).collect();
-            let bucket = u128::try_from(bucketer.bucket(&values).ok()?.0).ok()?;
-            let buckets = u128::try_from(bucketer.buckets()).ok()?.max(1);
-            // The middle of the bucket's share of the hash range: shards split by powers of two cut between shares.
-            let share = u128::MAX / buckets;
-            Some(share * bucket + share / 2)
+            hash_key(bucketer, &values)
         });
         (PutRecord { data: line.into(), partition_key, explicit_hash_key }, false)
     }
@@ -215,7 +234,10 @@ mod tests {
         let records = [record("a", "1"), record("b", "1"), record("a", "2"), record("a", "3"), record("c", "1")];
         let (call, rest) = split(records.into());
         let show = |records: &mut dyn Iterator<Item = &PutRecord>| {
-            records.map(|r| format!("{}{}", r.partition_key, String::from_utf8_lossy(&r.data))).collect::<Vec<_>>().join(" ")
+            records
+                .map(|r| format!("{}{}", r.partition_key, String::from_utf8_lossy(&r.data)))
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         assert_eq!(show(&mut call.iter()), "a1 b1 c1");
         assert_eq!(show(&mut rest.iter()), "a2 a3");

@@ -26,7 +26,8 @@ pub(crate) async fn run(place: &Place, args: Rollback, out: &mut Out) -> Result<
     match drive(protocol::rollback(&table.context, target, id), &table.ports, &table.at).await? {
         Outcome::Committed { snapshot, .. } => {
             let now = snapshot.map(|s| s.0);
-            let words = format!("{} is as it was in snapshot {}, as snapshot {}", args.table, args.to, now.unwrap_or(0));
+            let words =
+                format!("{} is as it was in snapshot {}, as snapshot {}", args.table, args.to, now.unwrap_or(0));
             out.object(&json!({"table": args.table, "from": args.to, "snapshot": now}), words)?;
             Ok(Done::Well)
         }

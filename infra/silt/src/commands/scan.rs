@@ -38,9 +38,9 @@ pub(crate) async fn run(place: &Place, args: Scan, out: &mut Out) -> Result<Done
     let request = ScanRequest { snapshot: args.snapshot.map(SnapshotId), filter, limit: args.limit };
     let form = if out.json && args.format == Output::Table { Output::Json } else { args.format };
     let target: Box<dyn Write + Send> = match (&args.output_file, form) {
-        (Some(path), _) => {
-            Box::new(std::io::BufWriter::new(File::create(path).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))?))
-        }
+        (Some(path), _) => Box::new(std::io::BufWriter::new(
+            File::create(path).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))?,
+        )),
         (None, Output::Parquet) => {
             return Err(Failure::Usage("Parquet goes to a file: add --output-file FILE".to_owned()));
         }
@@ -79,7 +79,8 @@ fn columns(table: &Table, select: Option<&[String]>) -> Result<Vec<usize>, Failu
     names
         .iter()
         .map(|name| {
-            let unknown = || Failure::Usage(format!("--select {name}: {} has no such column, but {}", table.at.name, known()));
+            let unknown =
+                || Failure::Usage(format!("--select {name}: {} has no such column, but {}", table.at.name, known()));
             table.schema.field_index(name).ok_or_else(unknown)
         })
         .collect()
@@ -111,15 +112,24 @@ impl<'a> Printer<'a> {
                 return Err(Failure::Usage("--changelog prints row kinds: use --format json, csv or table".to_owned()));
             }
             let schema = table.layout.values().project(&columns).map_err(|e| Failure::Problem(e.to_string()))?;
-            let properties =
-                WriterProperties::builder().set_compression(Compression::ZSTD(Default::default())).build();
+            let properties = WriterProperties::builder().set_compression(Compression::ZSTD(Default::default())).build();
             if let Some(target) = plain.take() {
                 let writer = ArrowWriter::try_new(target, Arc::new(schema), Some(properties));
                 parquet = Some(writer.map_err(|e| Failure::Problem(e.to_string()))?);
             }
         }
         let header_due = form == Output::Csv;
-        Ok(Self { table, columns, form, changelog, target: plain, parquet, cells: Vec::new(), rows: Vec::new(), header_due })
+        Ok(Self {
+            table,
+            columns,
+            form,
+            changelog,
+            target: plain,
+            parquet,
+            cells: Vec::new(),
+            rows: Vec::new(),
+            header_due,
+        })
     }
 
     fn field(&self, column: usize) -> Option<(&str, &DataType)> {
@@ -223,7 +233,11 @@ fn kind(kind: i8) -> &'static str {
 /// One line by RFC 4180.
 fn csv_line<'a>(cells: impl Iterator<Item = &'a str>) -> String {
     let quoted = cells.map(|cell| {
-        if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.to_owned() }
+        if cell.contains([',', '"', '\n', '\r']) {
+            format!("\"{}\"", cell.replace('"', "\"\""))
+        } else {
+            cell.to_owned()
+        }
     });
     quoted.collect::<Vec<_>>().join(",")
 }

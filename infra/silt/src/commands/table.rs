@@ -193,7 +193,8 @@ async fn describe(warehouse: &Warehouse, args: Named, out: &mut Out) -> Result<D
     lines.extend(shards.iter().map(|(shard, at)| vec![format!("read {shard}"), at.clone()]));
     let columns: Vec<Vec<String>> =
         schema.fields.iter().map(|f| vec![f.id.to_string(), f.name.clone(), f.data_type.to_string()]).collect();
-    let words = format!("{}\n\n{}", out::table(&[&args.table, ""], &lines), out::table(&["ID", "COLUMN", "TYPE"], &columns));
+    let words =
+        format!("{}\n\n{}", out::table(&[&args.table, ""], &lines), out::table(&["ID", "COLUMN", "TYPE"], &columns));
     out.object(&json, words)?;
     Ok(Done::Well)
 }

@@ -8,7 +8,9 @@ use crate::glue::{InProcess, function::Handler};
 type Log = Arc<Mutex<Vec<(String, String)>>>;
 
 /// A function that logs (shard, data) of each record, and answers what `decide` says of the batch's data.
-fn logging(decide: impl Fn(&[(String, String)], usize) -> Result<String, String> + Send + Sync + 'static) -> (Arc<dyn Function>, Log) {
+fn logging(
+    decide: impl Fn(&[(String, String)], usize) -> Result<String, String> + Send + Sync + 'static,
+) -> (Arc<dyn Function>, Log) {
     let log: Log = Arc::default();
     let (seen, calls) = (log.clone(), AtomicU64::new(0));
     let handler: Handler = Arc::new(move |payload, _| {
@@ -101,9 +103,12 @@ async fn children_wait_for_their_parents() {
     let split = json!({"StreamName": "s", "ShardToSplit": "shardId-000000000000", "NewStartingHashKey": half});
     kinesis.request("SplitShard", split).await.unwrap();
     put(&kinesis, "child").await;
-    let (function, log) = logging(|batch, call| {
-        if call < 3 && batch[0].1 == "0" { Err("parent not done".into()) } else { Ok("{}".into()) }
-    });
+    let (function, log) =
+        logging(
+            |batch, call| {
+                if call < 3 && batch[0].1 == "0" { Err("parent not done".into()) } else { Ok("{}".into()) }
+            },
+        );
     let _mapping = Mapping::start(config(1), kinesis, function);
     assert_eq!(until(&log, 4).await, ["0", "1", "2", "child"]);
 }
