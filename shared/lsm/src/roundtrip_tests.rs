@@ -197,6 +197,28 @@ fn statistics_bound_every_value_and_count_nulls() {
 }
 
 #[test]
+fn key_statistics_bound_each_column_of_a_composite_key_by_itself() {
+    let columns = [("a", "STRING"), ("b", "INT"), ("c", "DOUBLE"), ("d", "BYTES")];
+    let columns = columns.map(|(name, t)| Column::new(name, DataType::parse(t).unwrap()));
+    let keys = columns.iter().map(|c| c.name.clone()).collect();
+    let schema = TableSchema::create(columns.into(), vec![], keys, Default::default(), None, 0).unwrap();
+    let layout = FileLayout::new(Arc::new(schema)).unwrap();
+    let row = |a: &str, b, c| vec![Value::String(a.into()), Value::Int(b), Value::Double(c), Value::Bytes(vec![1])];
+    let rows = [row("a", 7, 0.0), row("b", -3, f64::NAN), row("c", 9, 1.0), row("d", 5, 2.0)];
+    let input: Vec<_> = rows.iter().map(|r| (r.clone(), 1, INSERT)).collect();
+    let mut settings = WriterSettings::defaults(4);
+    settings.row_group_rows = 2;
+    let (_, meta) = write(&layout, settings, &[batch(&layout, &input)], "data-a-0.parquet");
+    let types: Vec<DataType> = layout.key_types();
+    let decode = |stored| siltstone_format::binary_row::decode_row("stats", stored, &types).unwrap();
+    // NaN and bytes have no range, as in value statistics.
+    let bounds = |a: &str, b| vec![Value::String(a.into()), Value::Int(b), Value::Null, Value::Null];
+    assert_eq!((decode(&meta.key_stats.min), decode(&meta.key_stats.max)), (bounds("a", -3), bounds("d", 9)));
+    assert_eq!(meta.key_stats.null_counts, [Some(0); 4]);
+    assert_eq!((decode(&meta.min_key), decode(&meta.max_key)), (rows[0].clone(), rows[3].clone()));
+}
+
+#[test]
 fn statistics_modes_leave_columns_out_densely() {
     let (_, layout) = all_types();
     let mut settings = WriterSettings::defaults(23);

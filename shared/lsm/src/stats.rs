@@ -1,7 +1,8 @@
 //! Statistics of a finished data file, from its Parquet footer (paimon-format.md section 5).
 //!
 //! Neighbours: `writer`. Invariants: 1. a stored minimum is never above, a maximum never below any value; 2. what is unknown is null:
-//! nested columns, columns with NaN, bytes (as Java does); 3. a truncated maximum is incremented, or both are null.
+//! nested columns, columns with NaN, bytes (as Java does); 3. a truncated maximum is incremented, or both are null; 4. key statistics
+//! bound each key column by itself: the first and the last key do so for the leading column only.
 
 use arrow::{
     array::{Array, ArrayRef, AsArray},
@@ -10,7 +11,7 @@ use arrow::{
 use parquet::file::{metadata::ParquetMetaData, statistics::Statistics};
 use siltstone_format::{
     binary_row::encode_row,
-    data_file::{SimpleStats, StoredRow},
+    data_file::SimpleStats,
     options::StatsMode,
     stats::{truncate_max, truncate_min},
     types::{DataType, TypeKind},
@@ -19,9 +20,35 @@ use siltstone_format::{
 
 use crate::{error::LsmError, layout::FileLayout};
 
-/// Key statistics: the first and last key, nothing null.
-pub(crate) fn key_stats(min: &StoredRow, max: &StoredRow, arity: usize) -> SimpleStats {
-    SimpleStats { min: min.clone(), max: max.clone(), null_counts: vec![Some(0); arity] }
+/// Key statistics, column by column, nothing null; `first` and `last` are the ends of the file in key order.
+pub(crate) fn key_stats(
+    layout: &FileLayout,
+    footer: &ParquetMetaData,
+    (first, last): (&[Value], &[Value]),
+    nan: &[bool],
+) -> Result<SimpleStats, LsmError> {
+    let system = system_columns(layout);
+    let types: Vec<DataType> = layout.key_types().into_iter().map(|t| DataType { nullable: true, ..t }).collect();
+    let (mut mins, mut maxs) = (Vec::new(), Vec::new());
+    for (place, (column, data_type)) in layout.key().iter().zip(&types).enumerate() {
+        let (min, max) = match (place, first.first(), last.first()) {
+            (0, Some(min), Some(max)) => (min.clone(), max.clone()),
+            _ if nan.get(*column).copied().unwrap_or(true) => (Value::Null, Value::Null),
+            _ => {
+                let range = column_range(footer, layout, system + column, data_type);
+                (range.min, range.max)
+            }
+        };
+        mins.push(min);
+        maxs.push(max);
+    }
+    let null_counts = vec![Some(0); types.len()];
+    Ok(SimpleStats { min: encode_row(&mins, &types)?, max: encode_row(&maxs, &types)?, null_counts })
+}
+
+/// Columns of a file before those of the table.
+fn system_columns(layout: &FileLayout) -> usize {
+    layout.file().fields().len() - layout.values().fields().len()
 }
 
 /// Whether a float column holds a NaN: its order differs between engines, so its range is left out.
@@ -40,7 +67,7 @@ pub(crate) fn value_stats(
     modes: &[StatsMode],
     nan: &[bool],
 ) -> Result<(SimpleStats, Option<Vec<String>>), LsmError> {
-    let system = layout.file().fields().len() - layout.values().fields().len();
+    let system = system_columns(layout);
     let (mut types, mut mins, mut maxs) = (Vec::new(), Vec::new(), Vec::new());
     let (mut null_counts, mut names) = (Vec::new(), Vec::new());
     for (i, field) in layout.table().fields.iter().enumerate() {

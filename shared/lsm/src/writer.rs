@@ -224,12 +224,13 @@ impl RunWriter {
         let rest = self.take_bytes();
         let types = self.layout.key_types();
         let (min_key, max_key) = (encode_row(&first, &types)?, encode_row(&self.last_key, &types)?);
+        let key_stats = key_stats(&self.layout, &footer, (&first, &self.last_key), &self.nan)?;
         let (value_stats, value_stats_cols) = self.value_stats(&footer)?;
         let meta = DataFileMeta {
             file_name,
             file_size: i64::try_from(self.taken).unwrap_or(i64::MAX),
             row_count: self.rows,
-            key_stats: key_stats(&min_key, &max_key, types.len()),
+            key_stats,
             min_key,
             max_key,
             value_stats,

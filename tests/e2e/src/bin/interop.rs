@@ -1,0 +1,197 @@
+//! Siltstone's side of `tests/interop`: creates tables on a directory, ingests records into them, compacts them.
+//!
+//! Neighbours: `tests/interop/siltstone.py` starts it once and sends it commands; other engines read the directory. What a bare warehouse
+//! allows goes through `silt` itself instead (see there). Pointers live in memory: a table is ours as long as this process lives.
+//! Invariants: 1. one JSON command a line on standard input, one JSON answer a line on standard output, in order; 2. a record that does not
+//! become a row is an error, never left out.
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    io::{BufRead, Write},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+use siltstone_commit::{
+    context::{Authority, TableContext, TableLocation},
+    protocol,
+};
+use siltstone_decode::{Decoded, Decoder, DecoderConfig};
+use siltstone_format::{
+    binary_row::encode_row,
+    bucket::{bucket_of, hash},
+    options::{Purpose, TableOptions},
+    schema::{Column, TableSchema, type_from_json},
+    types::DataType,
+};
+use siltstone_store::{FsObjectStore, RandomIds, SystemClock, memory::MemoryItemStore};
+use siltstone_table::{
+    Ports, Table, TableRef,
+    compact::{self, CompactRequest, Compacted},
+    driver::drive,
+    ingest::{Ingest, StreamBatch, StreamRecord},
+    settings::{CompactLimits, Feed, IngestLimits},
+};
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+const STREAM: &str = "arn:aws:kinesis:us-east-1:000000000000:stream/interop";
+const SHARD: &str = "shardId-000000000000";
+/// Name of the field that says what a record does; no table of the cases has a column of this name.
+const OP_FIELD: &str = "_op";
+/// Deadlines are not what is tested here.
+const NO_DEADLINE: i64 = i64::MAX;
+
+/// A command.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case")]
+enum Command {
+    /// A new table; types as in a schema file, nested ones as objects.
+    Create {
+        table: String,
+        columns: Vec<(String, Json)>,
+        partition_keys: Vec<String>,
+        primary_keys: Vec<String>,
+        options: BTreeMap<String, String>,
+    },
+    /// One batch of plain-JSON records: a file with one a line.
+    Ingest { table: String, records: String },
+    /// Every bucket, to the last level or as the picker chooses.
+    Compact { table: String, full: bool },
+    /// BinaryRow bytes (with the arity prefix), hash and buckets of rows, each a record with the fields `c0`, `c1`, ...
+    Encode { types: Vec<Json>, records: Vec<Json>, buckets: Vec<i32> },
+}
+
+#[tokio::main]
+async fn main() -> Outcome<()> {
+    let dir = std::env::args().nth(1).ok_or("usage: interop WAREHOUSE_DIRECTORY < commands")?;
+    let mut session = Session::open(&dir)?;
+    let (input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
+    for line in input.lines() {
+        let answer = match session.answer(&line?).await {
+            Ok(answer) => answer,
+            Err(error) => json!({"error": error.to_string()}),
+        };
+        writeln!(output, "{answer}")?;
+        output.flush()?;
+    }
+    Ok(())
+}
+
+struct Session {
+    ports: Ports,
+    /// One warm ingest and the next stream sequence number, by table.
+    writers: BTreeMap<String, (Ingest, u64)>,
+}
+
+impl Session {
+    fn open(dir: &str) -> Outcome<Self> {
+        let ports = Ports {
+            objects: Arc::new(FsObjectStore::open_unsynced(dir)?),
+            items: Arc::new(MemoryItemStore::new()),
+            clock: Arc::new(SystemClock),
+            ids: Arc::new(RandomIds),
+        };
+        Ok(Self { ports, writers: BTreeMap::new() })
+    }
+
+    async fn answer(&mut self, line: &str) -> Outcome<Json> {
+        match serde_json::from_str(line)? {
+            Command::Create { table, columns, partition_keys, primary_keys, options } => {
+                let columns = columns
+                    .into_iter()
+                    .map(|(name, text)| Ok(Column::new(name, type_from_json(&text, 0)?)))
+                    .collect::<Outcome<Vec<_>>>()?;
+                let now = self.ports.clock.now_ms();
+                let schema = TableSchema::create(columns, partition_keys, primary_keys, options, None, now)?;
+                self.create(&table, schema).await
+            }
+            Command::Ingest { table, records } => self.ingest(&table, &std::fs::read(records)?).await,
+            Command::Compact { table, full } => self.compact(&table, full).await,
+            Command::Encode { types, records, buckets } => encode(&types, &records, &buckets),
+        }
+    }
+
+    async fn create(&mut self, name: &str, schema: TableSchema) -> Outcome<Json> {
+        TableOptions::for_purpose(&schema, Purpose::Write)?;
+        let at = TableRef::new("", name.parse()?);
+        let context = TableContext::new(TableLocation::new(&at.location())?, schema.into())?;
+        drive(protocol::create(&context, None), &self.ports, &at).await?;
+        let decoder = DecoderConfig { op_field: Some(OP_FIELD.to_owned()), ..DecoderConfig::default() };
+        Feed { stream_arn: STREAM.to_owned(), decoder }.save(&self.ports, &at).await?;
+        let ingest = Ingest::new(self.ports.clone(), at, None, IngestLimits::default());
+        self.writers.insert(name.to_owned(), (ingest, 1));
+        Ok(json!({"table": name}))
+    }
+
+    async fn ingest(&mut self, name: &str, records: &[u8]) -> Outcome<Json> {
+        let arrival_ms = self.ports.clock.now_ms();
+        let (ingest, next) = self.writers.get_mut(name).ok_or("no such table of this process")?;
+        let records: Vec<StreamRecord> = records
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .zip(*next..)
+            .map(|(line, n)| StreamRecord {
+                sequence: format!("4959033827149025660855969253836157{n:022}"),
+                arrival_ms,
+                partition_key: n.to_string(),
+                data: Bytes::copy_from_slice(line),
+            })
+            .collect();
+        let count = records.len() as u64;
+        *next += count;
+        let batch = StreamBatch { stream_arn: STREAM.to_owned(), shard: SHARD.to_owned(), records };
+        let report = ingest.handle(&batch, NO_DEADLINE).await?;
+        if report.changes != count {
+            let why = format!("{count} records became {} changes: {:?}", report.changes, report.quarantined);
+            return Err(why.into());
+        }
+        Ok(json!({"changes": report.changes, "files": report.files, "snapshot": report.snapshot}))
+    }
+
+    async fn compact(&self, name: &str, full: bool) -> Outcome<Json> {
+        let table =
+            Table::open(&self.ports, &TableRef::new("", name.parse()?), Authority::Pointer, Purpose::Compact).await?;
+        let request = if full { CompactRequest::Full } else { CompactRequest::Picked };
+        // Nobody redelivers here: deletes may go at once.
+        let limits = CompactLimits { lateness_ms: 0, ..CompactLimits::default() };
+        let (mut compacted, mut rows_in, mut rows_out) = (0, 0, 0);
+        for (partition, bucket, _) in compact::buckets(&table).await? {
+            match compact::compact_bucket(&table, &partition, bucket, request, &limits, NO_DEADLINE).await? {
+                Compacted::Nothing => {}
+                Compacted::Conflict(reason) => return Err(format!("bucket {}: {reason}", bucket.0).into()),
+                Compacted::Done(report) => {
+                    compacted += 1;
+                    rows_in += report.rows_in;
+                    rows_out += report.rows_out;
+                }
+            }
+        }
+        Ok(json!({"buckets": compacted, "rowsIn": rows_in, "rowsOut": rows_out}))
+    }
+}
+
+/// Types the records as ingest would, and encodes the values; a column of the key comes first and is left out of the rows.
+fn encode(types: &[Json], records: &[Json], buckets: &[i32]) -> Outcome<Json> {
+    let types = types.iter().map(|text| Ok(type_from_json(text, 0)?)).collect::<Outcome<Vec<DataType>>>()?;
+    let named = types.iter().enumerate().map(|(n, t)| Column::new(format!("c{n}"), t.clone()));
+    let columns = [Column::new("key", DataType::parse("INT")?)].into_iter().chain(named).collect();
+    let schema = TableSchema::create(columns, Vec::new(), vec!["key".to_owned()], BTreeMap::new(), None, 0)?;
+    let decoder = Decoder::new(&schema, &DecoderConfig::default())
+        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+    let mut rows = Vec::new();
+    for record in records {
+        let decoded = decoder.decode(record.to_string().as_bytes());
+        let Decoded::Changes(changes) = &decoded else { return Err(format!("{record}: {decoded:?}").into()) };
+        for change in changes {
+            let row = encode_row(change.row.get(1..).unwrap_or_default(), &types)?;
+            let bytes: String = row.to_prefixed().iter().map(|byte| format!("{byte:02x}")).collect();
+            let buckets: Vec<i32> = buckets.iter().map(|n| bucket_of(&row.bytes, *n).0).collect();
+            rows.push(json!({"bytes": bytes, "hash": hash(&row.bytes), "buckets": buckets}));
+        }
+    }
+    Ok(json!({"rows": rows}))
+}

@@ -1,0 +1,203 @@
+"""The cases: which tables, who writes what, who reads when. Rows are made up from a seed; an oracle in plain Python says what must be read."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import canon
+from peers import Table
+
+READERS = ("pypaimon", "java", "paimon-rust", "silt")
+
+ALL_TYPES = {
+    "b": "BOOLEAN", "i8": "TINYINT", "i16": "SMALLINT", "i32": "INT", "i64": "BIGINT", "f32": "FLOAT", "f64": "DOUBLE",
+    "dec9": "DECIMAL(9, 3)", "dec18": "DECIMAL(18, 0)", "dec38": "DECIMAL(38, 10)", "c": "CHAR(7)", "vc": "VARCHAR(20)",
+    "s": "STRING", "s_required": "STRING NOT NULL", "bin": "BINARY(4)", "vb": "VARBINARY(16)", "bytes": "BYTES", "d": "DATE",
+    "t": "TIME(3)", "ts3": "TIMESTAMP(3)", "ts6": "TIMESTAMP(6)", "ts9": "TIMESTAMP(9)",
+    "ltz3": "TIMESTAMP(3) WITH LOCAL TIME ZONE", "ltz6": "TIMESTAMP(6) WITH LOCAL TIME ZONE",
+}
+NESTED_TYPES = {
+    "list": "ARRAY<INT>", "list_required": "ARRAY<STRING NOT NULL>", "map": "MAP<STRING NOT NULL, BIGINT>",
+    "map_of_ints": "MAP<INT NOT NULL, DECIMAL(20, 2)>", "nested": "ROW<x INT, at TIMESTAMP(6), y ARRAY<DOUBLE>>",
+    "deep": "ARRAY<ROW<name STRING, tags MAP<STRING NOT NULL, ARRAY<DATE>>>>",
+}
+
+
+def table(name: str, columns: dict[str, str], primary: list[str], partition: tuple = (), bucket: int = 1,
+          options: dict[str, str] | None = None) -> Table:
+    typed = tuple((c, canon.parse(text)) for c, text in columns.items())
+    every = {"bucket": str(bucket)} | (options or {})
+    return Table(f"interop.{name}", typed, tuple(primary), tuple(partition), tuple(every.items()))
+
+
+class Oracle:
+    """What a table must hold: the newest version of every key, by `sequence` column where there is one, else by order of writing."""
+
+    def __init__(self, table: Table, sequence: str | None = None) -> None:
+        self.table, self.newest, self.written = table, {}, 0
+        self.sequence = None if sequence is None else table.index(sequence)
+
+    def write(self, rows: list[tuple[str, list]]) -> None:
+        for kind, cells in rows:
+            self.written += 1
+            order = (0 if self.sequence is None else cells[self.sequence], self.written)
+            key = self.table.key(cells)
+            if key not in self.newest or order >= self.newest[key][0]:
+                self.newest[key] = (order, kind, cells)
+
+    def compacted(self) -> None:
+        """Compaction to the last level drops deletes: a row that is written later with an older sequence value lives then."""
+        self.newest = {key: version for key, version in self.newest.items() if version[1] != "-D"}
+
+    def rows(self) -> list[list]:
+        return [cells for _, kind, cells in self.newest.values() if kind != "-D"]
+
+
+class Maker:
+    """Makes rows of a table up. Keys come from a fixed pool, so that batches overlap."""
+
+    def __init__(self, table: Table, seed: int, pool: int, deletes: float) -> None:
+        self.table, self.rng, self.deletes = table, random.Random(seed), deletes
+        keys = {}
+        while len(keys) < pool:
+            cells = self.cells()
+            keys[table.key(cells)] = cells
+        self.pool = list(keys.values())
+
+    def cells(self) -> list:
+        return [self.key_cell(name, t) if name in self.table.primary else canon.sample(t, self.rng) for name, t in self.table.columns]
+
+    def key_cell(self, name: str, t: canon.Type):
+        required = canon.Type(t.kind, False, t.size, t.inner)
+        if name in self.table.partition:
+            return self.rng.choice([19_700, 19_701, -1] if t.kind == "DATE" else ["eu", "a/b=c d%é", "\u4e2d\u6587"])
+        if t.kind in ("INT", "BIGINT"):
+            return self.rng.randrange(-5_000, 5_000)
+        return canon.sample(required, self.rng)
+
+    def batch(self, count: int, sequence: range | None = None, deletes: bool = True) -> list[tuple[str, list]]:
+        rows = []
+        for _ in range(count):
+            cells, key = self.cells(), self.rng.choice(self.pool)
+            for i, (name, _) in enumerate(self.table.columns):
+                if name in self.table.primary:
+                    cells[i] = key[i]
+            if sequence is not None:
+                cells[self.table.index("seq")] = self.rng.choice(sequence)
+            rows.append(("-D" if deletes and self.rng.random() < self.deletes else "+I", cells))
+        return rows
+
+    def new_keys(self, rows: list[tuple[str, list]]) -> list[tuple[str, list]]:
+        """One row a key, the last one."""
+        return list({self.table.key(cells): (kind, cells) for kind, cells in rows}.values())
+
+
+@dataclass
+class Case:
+    """A named story. `limits` are things that a reader is known not to do: reader to the text that its error must have."""
+
+    name: str
+    about: str
+    story: Callable
+    limits: dict[str, str] = field(default_factory=dict)
+
+
+def ours(made: Table, filters: list, picked: bool = False) -> Callable:
+    """We write in four batches, compact, write again, compact again; everybody reads in between."""
+    def story(run) -> None:
+        maker, oracle = Maker(made, seed=len(made.columns), pool=260, deletes=0.2), Oracle(made)
+        run.siltstone.create(made)
+
+        def write(count: int, **how) -> None:
+            rows = maker.batch(count, **how)
+            run.siltstone.write(made, rows)
+            oracle.write(rows)
+
+        write(220, deletes=False)
+        run.check("first batch", made, oracle)
+        for _ in range(3):
+            write(150)
+        run.check("before compaction", made, oracle, filters)
+        run.compacted(run.siltstone.compact(made))
+        run.check("after compaction", made, oracle, filters)
+        if picked:
+            for _ in range(6):
+                write(40)
+            run.compacted(run.siltstone.compact(made, full=False))
+            run.check("compacted as the picker chose", made, oracle)
+        write(120)
+        run.check("written again", made, oracle)
+        run.compacted(run.siltstone.compact(made))
+        run.check("compacted again", made, oracle, filters)
+    return story
+
+
+def theirs(made: Table, creator: str, writers: list[str], filters: list, sequence: str | None = None, again: str | None = None) -> Callable:
+    """Others write one run each in the order of `writers`, we compact, `again` writes on top of that, we compact again."""
+    def story(run) -> None:
+        maker, oracle = Maker(made, seed=len(made.columns) + len(writers), pool=240, deletes=0.25), Oracle(made, sequence)
+        run.engines[creator].create(made)
+
+        def write(writer: str, turn: int) -> None:
+            # Later runs hold older sequence values too: every second run goes back.
+            span = None if sequence is None else range(100 * (turn % 2), 100 * (turn % 2) + 150)
+            rows = maker.batch(170, span, deletes=writer != "pypaimon")
+            if sequence is not None:
+                # Equal sequence values of one key are nobody's business here.
+                rows = [(kind, [turn + 10 * c if i == made.index(sequence) else c for i, c in enumerate(cells)]) for kind, cells in rows]
+                rows = maker.new_keys(rows)
+            run.engines[writer].write(made, rows)
+            oracle.write(rows)
+
+        for turn, writer in enumerate(writers):
+            write(writer, turn)
+        run.check("as written", made, oracle, filters)
+        run.compacted_to_the_end(made, oracle)
+        run.check("compacted by us", made, oracle, filters)
+        write(again or writers[-1], len(writers))
+        run.check("written on top of our compaction", made, oracle)
+        run.compacted_to_the_end(made, oracle)
+        run.check("compacted by us again", made, oracle, filters)
+        write("java", len(writers) + 1)
+        run.engines["java"].compact(made)
+        run.check("compacted by Java on top of ours", made, oracle, filters)
+    return story
+
+
+KEY_FILTERS = [("id", "=", 0), ("id", ">=", 1_000), ("id", "<", -3_000)]
+PARTITION_FILTERS = [("dt", "=", 19_700), ("region", "=", "a/b=c d%é"), ("i32", ">=", 0), *KEY_FILTERS]
+SMALL = {"i32": "INT", "s": "STRING", "f64": "DOUBLE", "dec": "DECIMAL(12, 2)", "ts": "TIMESTAMP(6)"}
+PARTITIONED = {"dt": "DATE", "region": "STRING", "id": "BIGINT"}
+TYPED_KEYS = {"k_s": "STRING", "k_dec": "DECIMAL(10, 2)", "k_wide": "DECIMAL(30, 4)", "k_ts3": "TIMESTAMP(3)", "k_ts6": "TIMESTAMP(6)",
+              "k_d": "DATE", "k_b": "BOOLEAN", "k_i16": "SMALLINT", "k_bytes": "BYTES"}
+
+CASES = [
+    Case("ours-all-types", "every type, nested ones too, one bucket",
+         ours(table("all_types", {"id": "BIGINT"} | ALL_TYPES | NESTED_TYPES, ["id"]), [*KEY_FILTERS, ("i32", ">=", 0)], picked=True)),
+    Case("ours-partitioned", "two partition columns, three buckets, nested values, a changelog",
+         ours(table("partitioned", PARTITIONED | SMALL | NESTED_TYPES, ["dt", "region", "id"], ("dt", "region"), bucket=3,
+                    options={"changelog-producer": "input"}), PARTITION_FILTERS)),
+    Case("ours-typed-keys", "nine key columns of different types, three buckets",
+         ours(table("typed_keys", TYPED_KEYS | SMALL, list(TYPED_KEYS), bucket=3), [("k_s", "=", "é"), ("k_d", "<", 0), ("i32", ">=", 0)])),
+    Case("ours-multiset", "a MULTISET column",
+         ours(table("multiset", {"id": "BIGINT", "m": "MULTISET<STRING NOT NULL>"}, ["id"]), []),
+         limits={"pypaimon": "Unsupported data type: MULTISET"}),
+    Case("theirs-pypaimon", "pypaimon writes",
+         theirs(table("of_pypaimon", {"id": "BIGINT NOT NULL"} | SMALL | NESTED_TYPES, ["id"], bucket=3),
+                "pypaimon", ["pypaimon"] * 4, KEY_FILTERS)),
+    Case("theirs-java", "Java writes every type with deletes, partitioned",
+         theirs(table("of_java", PARTITIONED | ALL_TYPES | NESTED_TYPES, ["dt", "region", "id"], ("dt", "region"), bucket=3),
+                "java", ["java"] * 4, PARTITION_FILTERS)),
+    Case("theirs-java-sequence", "Java writes with a sequence.field out of order",
+         theirs(table("of_java_sequence", {"id": "BIGINT", "seq": "BIGINT NOT NULL"} | SMALL, ["id"], bucket=2,
+                      options={"sequence.field": "seq"}), "java", ["java"] * 5,
+                KEY_FILTERS, sequence="seq")),
+    Case("theirs-paimon-rust", "the paimon crate writes, with deletes",
+         theirs(table("of_rust", PARTITIONED | SMALL, ["dt", "region", "id"], ("dt", "region"), bucket=3), "java", ["paimon-rust"] * 4,
+                PARTITION_FILTERS)),
+    Case("theirs-in-turn", "all three write runs into one table in turn",
+         theirs(table("in_turn", {"id": "BIGINT NOT NULL"} | SMALL | {"list": "ARRAY<INT>"}, ["id"], bucket=2), "java",
+                ["java", "pypaimon", "paimon-rust", "java", "pypaimon", "paimon-rust"], KEY_FILTERS, again="pypaimon")),
+]

@@ -1,0 +1,411 @@
+import java.io.*;
+import java.math.BigDecimal;
+import java.math.BigInteger;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.*;
+import java.util.*;
+import org.apache.paimon.CoreOptions;
+import org.apache.paimon.bucket.BucketFunction;
+import org.apache.paimon.catalog.*;
+import org.apache.paimon.data.*;
+import org.apache.paimon.data.serializer.InternalRowSerializer;
+import org.apache.paimon.disk.IOManager;
+import org.apache.paimon.options.Options;
+import org.apache.paimon.predicate.*;
+import org.apache.paimon.reader.RecordReader;
+import org.apache.paimon.schema.Schema;
+import org.apache.paimon.shade.jackson2.com.fasterxml.jackson.databind.*;
+import org.apache.paimon.shade.jackson2.com.fasterxml.jackson.databind.node.*;
+import org.apache.paimon.table.FileStoreTable;
+import org.apache.paimon.table.sink.*;
+import org.apache.paimon.table.source.*;
+import org.apache.paimon.types.*;
+import org.apache.paimon.utils.SerializationUtils;
+
+/**
+ * Java Paimon as a peer: one JSON command a line on standard input, one JSON answer a line on standard output. Cells of rows are
+ * JSON in the form that canon.py describes. Started once by peers.py, since a JVM and its first table take seconds.
+ */
+public class Peer {
+    private static final ObjectMapper JSON = new ObjectMapper();
+    private static final BigInteger NANOS_PER_MILLI = BigInteger.valueOf(1_000_000);
+
+    private final Catalog catalog;
+    private final String scratch;
+    private long commits = 1;
+
+    private Peer(String warehouse, String scratch) {
+        Options options = new Options();
+        options.set("warehouse", "file://" + warehouse);
+        this.catalog = CatalogFactory.createCatalog(CatalogContext.create(options));
+        this.scratch = scratch;
+    }
+
+    /** Arguments: directory of the warehouse, directory for spilled files. */
+    public static void main(String[] args) throws Exception {
+        Peer peer = new Peer(args[0], args[1]);
+        PrintStream out = new PrintStream(new FileOutputStream(FileDescriptor.out), false, "UTF-8");
+        BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+        for (String line = in.readLine(); line != null; line = in.readLine()) {
+            JsonNode answer;
+            try {
+                answer = peer.answer(JSON.readTree(line));
+            } catch (Throwable error) {
+                StringWriter trace = new StringWriter();
+                error.printStackTrace(new PrintWriter(trace));
+                answer = JSON.createObjectNode().put("error", error.toString()).put("trace", trace.toString());
+            }
+            out.println(JSON.writeValueAsString(answer));
+            out.flush();
+        }
+        // Paimon's pools hold threads that are no daemons.
+        System.exit(0);
+    }
+
+    private JsonNode answer(JsonNode command) throws Exception {
+        switch (command.get("verb").asText()) {
+            case "version":
+                return JSON.createObjectNode().put("java", System.getProperty("java.version"));
+            case "create":
+                return create(command);
+            case "write":
+                return write(command);
+            case "compact":
+                return compact(command);
+            case "read":
+                return read(command);
+            case "encode":
+                return encode(command);
+            case "decode":
+                return decode(command);
+            default:
+                throw new IllegalArgumentException("no such verb: " + command);
+        }
+    }
+
+    private FileStoreTable table(JsonNode command) throws Exception {
+        return (FileStoreTable) catalog.getTable(Identifier.fromString(command.get("table").asText()));
+    }
+
+    private JsonNode create(JsonNode command) throws Exception {
+        Identifier id = Identifier.fromString(command.get("table").asText());
+        catalog.createDatabase(id.getDatabaseName(), true);
+        Schema.Builder schema = Schema.newBuilder();
+        for (JsonNode column : command.get("columns")) {
+            schema.column(column.get(0).asText(), DataTypeJsonParser.parseDataType(column.get(1)));
+        }
+        schema.partitionKeys(texts(command.get("partition_keys"))).primaryKey(texts(command.get("primary_keys")));
+        command.get("options").fields().forEachRemaining(o -> schema.option(o.getKey(), o.getValue().asText()));
+        catalog.createTable(id, schema.build(), false);
+        return JSON.createObjectNode();
+    }
+
+    private static List<String> texts(JsonNode list) {
+        List<String> texts = new ArrayList<>();
+        list.forEach(text -> texts.add(text.asText()));
+        return texts;
+    }
+
+    /** Writes the rows of a file of [kind, cells] lines as one commit; level 0 files only. */
+    private JsonNode write(JsonNode command) throws Exception {
+        FileStoreTable table = table(command).copy(Collections.singletonMap("write-only", "true"));
+        List<DataType> types = table.rowType().getFieldTypes();
+        StreamWriteBuilder builder = table.newStreamWriteBuilder().withCommitUser(UUID.randomUUID().toString());
+        long rows = 0;
+        try (StreamTableWrite write = (StreamTableWrite) builder.newWrite().withIOManager(IOManager.create(scratch));
+                StreamTableCommit commit = builder.newCommit();
+                BufferedReader lines = Files.newBufferedReader(Paths.get(command.get("rows").asText()))) {
+            for (String line = lines.readLine(); line != null; line = lines.readLine()) {
+                JsonNode row = JSON.readTree(line);
+                GenericRow values = row(row.get(1), types);
+                values.setRowKind(RowKind.fromShortString(row.get(0).asText()));
+                write.write(values);
+                rows++;
+            }
+            commit.commit(commits, write.prepareCommit(true, commits));
+            commits++;
+        }
+        return JSON.createObjectNode().put("rows", rows);
+    }
+
+    /** Compacts every bucket to the last level. */
+    private JsonNode compact(JsonNode command) throws Exception {
+        FileStoreTable table = table(command).copy(Collections.singletonMap("write-only", "false"));
+        StreamWriteBuilder builder = table.newStreamWriteBuilder().withCommitUser(UUID.randomUUID().toString());
+        Set<List<Object>> seen = new HashSet<>();
+        try (StreamTableWrite write = (StreamTableWrite) builder.newWrite().withIOManager(IOManager.create(scratch));
+                StreamTableCommit commit = builder.newCommit()) {
+            for (Split split : table.newReadBuilder().newScan().plan().splits()) {
+                DataSplit data = (DataSplit) split;
+                if (seen.add(Arrays.asList(data.partition(), data.bucket()))) {
+                    write.compact(data.partition(), data.bucket(), true);
+                }
+            }
+            commit.commit(commits, write.prepareCommit(true, commits));
+            commits++;
+        }
+        return JSON.createObjectNode().put("buckets", seen.size());
+    }
+
+    /** Reads all rows, or those of a filter, into a file with one list of cells a line. */
+    private JsonNode read(JsonNode command) throws Exception {
+        FileStoreTable table = table(command);
+        RowType type = table.rowType();
+        InternalRow.FieldGetter[] getters = getters(type.getFieldTypes());
+        ReadBuilder builder = table.newReadBuilder();
+        JsonNode filter = command.get("filter");
+        if (filter != null && !filter.isNull()) {
+            builder = builder.withFilter(predicate(type, filter));
+        }
+        TableRead read = builder.newRead().withIOManager(IOManager.create(scratch));
+        long rows = 0;
+        try (BufferedWriter out = Files.newBufferedWriter(Paths.get(command.get("out").asText()))) {
+            for (Split split : builder.newScan().plan().splits()) {
+                try (RecordReader<InternalRow> reader = read.createReader(split)) {
+                    RecordReader.RecordIterator<InternalRow> batch;
+                    while ((batch = reader.readBatch()) != null) {
+                        for (InternalRow row = batch.next(); row != null; row = batch.next()) {
+                            out.write(JSON.writeValueAsString(cells(row, type.getFieldTypes(), getters)));
+                            out.write('\n');
+                            rows++;
+                        }
+                        batch.releaseBatch();
+                    }
+                }
+            }
+        }
+        return JSON.createObjectNode().put("rows", rows);
+    }
+
+    /** [column, operator, cell] */
+    private static Predicate predicate(RowType type, JsonNode filter) {
+        PredicateBuilder builder = new PredicateBuilder(type);
+        int column = builder.indexOf(filter.get(0).asText());
+        Object literal = value(filter.get(2), type.getTypeAt(column));
+        switch (filter.get(1).asText()) {
+            case "=":
+                return builder.equal(column, literal);
+            case ">=":
+                return builder.greaterOrEqual(column, literal);
+            case "<":
+                return builder.lessThan(column, literal);
+            default:
+                throw new IllegalArgumentException("no such operator: " + filter);
+        }
+    }
+
+    /** BinaryRow bytes (with the arity prefix), hash and buckets of rows of the given types. */
+    private JsonNode encode(JsonNode command) throws Exception {
+        List<DataType> types = types(command);
+        RowType type = RowType.of(types.toArray(new DataType[0]));
+        InternalRowSerializer serializer = new InternalRowSerializer(type);
+        ArrayNode answers = JSON.createArrayNode();
+        for (JsonNode cells : command.get("rows")) {
+            BinaryRow row = serializer.toBinaryRow(row(cells, types));
+            answers.add(described(row, type, command.get("buckets")).put("bytes", hex(SerializationUtils.serializeBinaryRow(row))));
+        }
+        return JSON.createObjectNode().set("rows", answers);
+    }
+
+    private static ObjectNode described(BinaryRow row, RowType type, JsonNode counts) {
+        BucketFunction function = BucketFunction.create(CoreOptions.BucketFunctionType.DEFAULT, type);
+        ObjectNode answer = JSON.createObjectNode().put("hash", row.hashCode());
+        ArrayNode buckets = answer.putArray("buckets");
+        counts.forEach(count -> buckets.add(function.bucket(row, count.asInt())));
+        return answer;
+    }
+
+    /** What Java makes of BinaryRow bytes: their cells, the same row encoded anew from them, and its buckets. */
+    private JsonNode decode(JsonNode command) throws Exception {
+        List<DataType> types = types(command);
+        RowType type = RowType.of(types.toArray(new DataType[0]));
+        InternalRowSerializer serializer = new InternalRowSerializer(type);
+        InternalRow.FieldGetter[] getters = getters(types);
+        ArrayNode answers = JSON.createArrayNode();
+        for (JsonNode bytes : command.get("rows")) {
+            BinaryRow row = SerializationUtils.deserializeBinaryRow(unhex(bytes.asText()));
+            ArrayNode cells = cells(row, types, getters);
+            BinaryRow again = serializer.toBinaryRow(row(cells, types));
+            ObjectNode answer = described(again, type, command.get("buckets"));
+            answer.put("bytes", hex(SerializationUtils.serializeBinaryRow(again))).set("cells", cells);
+            answers.add(answer);
+        }
+        return JSON.createObjectNode().set("rows", answers);
+    }
+
+    private static List<DataType> types(JsonNode command) {
+        List<DataType> types = new ArrayList<>();
+        command.get("types").forEach(type -> types.add(DataTypeJsonParser.parseDataType(type)));
+        return types;
+    }
+
+    private static GenericRow row(JsonNode cells, List<DataType> types) {
+        if (cells.size() != types.size()) {
+            throw new IllegalArgumentException(cells.size() + " cells for " + types.size() + " columns");
+        }
+        GenericRow row = new GenericRow(types.size());
+        for (int i = 0; i < types.size(); i++) {
+            row.setField(i, value(cells.get(i), types.get(i)));
+        }
+        return row;
+    }
+
+    private static Object value(JsonNode cell, DataType type) {
+        if (cell.isNull()) {
+            return null;
+        }
+        switch (type.getTypeRoot()) {
+            case BOOLEAN:
+                return cell.asBoolean();
+            case TINYINT:
+                return (byte) cell.asInt();
+            case SMALLINT:
+                return (short) cell.asInt();
+            case INTEGER:
+            case DATE:
+            case TIME_WITHOUT_TIME_ZONE:
+                return cell.asInt();
+            case BIGINT:
+                return cell.asLong();
+            case FLOAT:
+                return Float.intBitsToFloat(Integer.parseUnsignedInt(cell.asText(), 16));
+            case DOUBLE:
+                return Double.longBitsToDouble(Long.parseUnsignedLong(cell.asText(), 16));
+            case DECIMAL:
+                DecimalType decimal = (DecimalType) type;
+                return Decimal.fromBigDecimal(new BigDecimal(cell.asText()), decimal.getPrecision(), decimal.getScale());
+            case CHAR:
+            case VARCHAR:
+                return BinaryString.fromString(cell.asText());
+            case BINARY:
+            case VARBINARY:
+                return unhex(cell.asText());
+            case TIMESTAMP_WITHOUT_TIME_ZONE:
+            case TIMESTAMP_WITH_LOCAL_TIME_ZONE:
+                BigInteger[] parts = floorDivide(cell.bigIntegerValue());
+                return Timestamp.fromEpochMillis(parts[0].longValueExact(), parts[1].intValueExact());
+            case ARRAY:
+                List<Object> elements = new ArrayList<>();
+                cell.forEach(element -> elements.add(value(element, ((ArrayType) type).getElementType())));
+                return new GenericArray(elements.toArray());
+            case MAP:
+                return map(cell, ((MapType) type).getKeyType(), ((MapType) type).getValueType());
+            case MULTISET:
+                return map(cell, ((MultisetType) type).getElementType(), DataTypes.INT());
+            case ROW:
+                return row(cell, ((RowType) type).getFieldTypes());
+            default:
+                throw new IllegalArgumentException("no cells of " + type);
+        }
+    }
+
+    private static BigInteger[] floorDivide(BigInteger nanos) {
+        BigInteger[] parts = nanos.divideAndRemainder(NANOS_PER_MILLI);
+        return parts[1].signum() < 0
+                ? new BigInteger[] {parts[0].subtract(BigInteger.ONE), parts[1].add(NANOS_PER_MILLI)}
+                : parts;
+    }
+
+    private static GenericMap map(JsonNode pairs, DataType key, DataType item) {
+        Map<Object, Object> map = new LinkedHashMap<>();
+        pairs.forEach(pair -> map.put(value(pair.get(0), key), value(pair.get(1), item)));
+        return new GenericMap(map);
+    }
+
+    private static InternalRow.FieldGetter[] getters(List<DataType> types) {
+        InternalRow.FieldGetter[] getters = new InternalRow.FieldGetter[types.size()];
+        for (int i = 0; i < getters.length; i++) {
+            getters[i] = InternalRow.createFieldGetter(types.get(i), i);
+        }
+        return getters;
+    }
+
+    private static ArrayNode cells(InternalRow row, List<DataType> types, InternalRow.FieldGetter[] getters) {
+        ArrayNode cells = JSON.createArrayNode();
+        for (int i = 0; i < getters.length; i++) {
+            cells.add(cell(getters[i].getFieldOrNull(row), types.get(i)));
+        }
+        return cells;
+    }
+
+    private static JsonNode cell(Object value, DataType type) {
+        JsonNodeFactory make = JSON.getNodeFactory();
+        if (value == null) {
+            return make.nullNode();
+        }
+        switch (type.getTypeRoot()) {
+            case BOOLEAN:
+                return make.booleanNode((Boolean) value);
+            case TINYINT:
+            case SMALLINT:
+            case INTEGER:
+            case DATE:
+            case TIME_WITHOUT_TIME_ZONE:
+            case BIGINT:
+                return make.numberNode(((Number) value).longValue());
+            case FLOAT:
+                return make.textNode(String.format("%08x", Float.floatToRawIntBits((Float) value)));
+            case DOUBLE:
+                return make.textNode(String.format("%016x", Double.doubleToRawLongBits((Double) value)));
+            case DECIMAL:
+                return make.textNode(((Decimal) value).toBigDecimal().toPlainString());
+            case CHAR:
+            case VARCHAR:
+                return make.textNode(value.toString());
+            case BINARY:
+            case VARBINARY:
+                return make.textNode(hex((byte[]) value));
+            case TIMESTAMP_WITHOUT_TIME_ZONE:
+            case TIMESTAMP_WITH_LOCAL_TIME_ZONE:
+                Timestamp at = (Timestamp) value;
+                BigInteger millis = BigInteger.valueOf(at.getMillisecond());
+                return make.numberNode(millis.multiply(NANOS_PER_MILLI).add(BigInteger.valueOf(at.getNanoOfMillisecond())));
+            case ARRAY:
+                return elements((InternalArray) value, ((ArrayType) type).getElementType());
+            case MAP:
+                return pairs((InternalMap) value, ((MapType) type).getKeyType(), ((MapType) type).getValueType());
+            case MULTISET:
+                return pairs((InternalMap) value, ((MultisetType) type).getElementType(), DataTypes.INT());
+            case ROW:
+                List<DataType> types = ((RowType) type).getFieldTypes();
+                return cells((InternalRow) value, types, getters(types));
+            default:
+                throw new IllegalArgumentException("no cells of " + type);
+        }
+    }
+
+    private static ArrayNode elements(InternalArray array, DataType type) {
+        InternalArray.ElementGetter getter = InternalArray.createElementGetter(type);
+        ArrayNode elements = JSON.createArrayNode();
+        for (int i = 0; i < array.size(); i++) {
+            elements.add(cell(getter.getElementOrNull(array, i), type));
+        }
+        return elements;
+    }
+
+    private static ArrayNode pairs(InternalMap map, DataType key, DataType item) {
+        ArrayNode keys = elements(map.keyArray(), key);
+        ArrayNode items = elements(map.valueArray(), item);
+        ArrayNode pairs = JSON.createArrayNode();
+        for (int i = 0; i < keys.size(); i++) {
+            pairs.addArray().add(keys.get(i)).add(items.get(i));
+        }
+        return pairs;
+    }
+
+    private static String hex(byte[] bytes) {
+        StringBuilder text = new StringBuilder();
+        for (byte b : bytes) {
+            text.append(String.format("%02x", b));
+        }
+        return text.toString();
+    }
+
+    private static byte[] unhex(String text) {
+        byte[] bytes = new byte[text.length() / 2];
+        for (int i = 0; i < bytes.length; i++) {
+            bytes[i] = (byte) Integer.parseInt(text.substring(2 * i, 2 * i + 2), 16);
+        }
+        return bytes;
+    }
+}
