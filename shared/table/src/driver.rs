@@ -151,7 +151,8 @@ async fn put_item(
     }
 }
 
-fn to_record(item: Item) -> ItemRecord {
+/// An item as the protocols see it.
+pub(crate) fn to_record(item: Item) -> ItemRecord {
     let attributes = item
         .attributes
         .into_iter()

@@ -13,9 +13,10 @@ use siltstone_format::{
     value::Value,
 };
 use siltstone_lsm::{
-    batch::{INSERT, UPDATE_AFTER},
+    batch::{INSERT, KeyValueBatch, UPDATE_AFTER},
     compact::run_batches,
     merge::{DropDeletes, Merge, MergeSettings},
+    reader::open_changelog,
     rows::value_at,
     section::sections,
 };
@@ -136,7 +137,32 @@ pub async fn changelog(
     Ok(read)
 }
 
-type Batches = mpsc::Receiver<Result<siltstone_lsm::batch::KeyValueBatch>>;
+type Batches = mpsc::Receiver<Result<KeyValueBatch>>;
+
+/// Sends all batches, or the error that there are none. False when nothing more is wanted or can come.
+fn forward<E, F>(
+    batches: Result<impl Iterator<Item = Result<KeyValueBatch, E>>, F>,
+    send: &mpsc::Sender<Result<KeyValueBatch>>,
+) -> bool
+where
+    TableError: From<E> + From<F>,
+{
+    let batches = match batches {
+        Ok(batches) => batches,
+        Err(error) => {
+            // A receiver that is gone wants no error either.
+            drop(send.blocking_send(Err(error.into())));
+            return false;
+        }
+    };
+    for batch in batches {
+        let failed = batch.is_err();
+        if send.blocking_send(batch.map_err(TableError::from)).is_err() || failed {
+            return false;
+        }
+    }
+    true
+}
 
 /// Merges the files of one bucket on a blocking thread.
 async fn merged(table: &Table, files: Vec<ManifestEntry>) -> Result<Batches> {
@@ -149,18 +175,8 @@ async fn merged(table: &Table, files: Vec<ManifestEntry>) -> Result<Batches> {
         for section in sections(state::files_of(&files), &compare) {
             let runs = section.runs.into_iter().map(|run| run_batches(run, open.clone())).collect();
             let settings = MergeSettings { drop_deletes: DropDeletes::All, ..MergeSettings::default() };
-            let merge = match Merge::new(&layout, runs, settings) {
-                Ok(merge) => merge,
-                Err(error) => {
-                    drop(send.blocking_send(Err(error.into())));
-                    return;
-                }
-            };
-            for batch in merge {
-                let failed = batch.is_err();
-                if send.blocking_send(batch.map_err(TableError::from)).is_err() || failed {
-                    return;
-                }
+            if !forward(Merge::new(&layout, runs, settings), &send) {
+                return;
             }
         }
     });
@@ -177,20 +193,11 @@ async fn raw(table: &Table, entry: ManifestEntry) -> Result<Batches> {
     let layout = table.layout.clone();
     let (send, receive) = mpsc::channel(2);
     tokio::task::spawn_blocking(move || {
-        let Some(schema) = schemas.get(&entry.file.schema_id) else { return };
-        let batches = match siltstone_lsm::reader::open_changelog(source, &entry.file, schema, &layout) {
-            Ok(batches) => batches,
-            Err(error) => {
-                drop(send.blocking_send(Err(error.into())));
-                return;
-            }
+        let batches = match schemas.get(&entry.file.schema_id) {
+            Some(schema) => open_changelog(source, &entry.file, schema, &layout).map_err(TableError::from),
+            None => Err(TableError::Bug(format!("schema {} of {key} was not loaded", entry.file.schema_id))),
         };
-        for batch in batches {
-            let failed = batch.is_err();
-            if send.blocking_send(batch.map_err(TableError::from)).is_err() || failed {
-                return;
-            }
-        }
+        forward(batches, &send);
     });
     Ok(receive)
 }

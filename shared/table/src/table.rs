@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use siltstone_commit::{
     context::{Authority, TableContext},
-    io::{Attr, ItemName, ItemRecord},
+    io::ItemName,
     pointer::Pointer,
 };
 use siltstone_format::{
@@ -22,12 +22,10 @@ use siltstone_format::{
     value::Value,
 };
 use siltstone_lsm::layout::FileLayout;
-use siltstone_store::{
-    item::Attr as ItemAttr,
-    object::{ObjectErrorKind, list_all},
-};
+use siltstone_store::object::{ObjectErrorKind, list_all};
 
 use crate::{
+    driver::to_record,
     error::{Result, TableError},
     name::TableRef,
     ports::Ports,
@@ -211,17 +209,5 @@ pub async fn load_pointer(ports: &Ports, at: &TableRef, location: &TableLocation
         ))
     })?;
     let size = item.size();
-    let attributes = item
-        .attributes
-        .into_iter()
-        .map(|(name, value)| {
-            let value = match value {
-                ItemAttr::S(s) => Attr::S(s),
-                ItemAttr::N(n) => Attr::N(n),
-                ItemAttr::B(b) => Attr::B(b.to_vec()),
-            };
-            (name, value)
-        })
-        .collect();
-    Ok((Pointer::from_record(&ItemRecord { rev: item.rev, attributes }, location)?, size))
+    Ok((Pointer::from_record(&to_record(item), location)?, size))
 }
