@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -59,7 +60,7 @@ class Maker:
     """Makes rows of a table up. Keys come from a fixed pool, so that batches overlap."""
 
     def __init__(self, table: Table, seed: int, pool: int, deletes: float) -> None:
-        self.table, self.rng, self.deletes = table, random.Random(seed), deletes
+        self.table, self.rng, self.deletes, self.size = table, random.Random(seed), deletes, 2 * pool
         keys = {}
         while len(keys) < pool:
             cells = self.cells()
@@ -74,7 +75,7 @@ class Maker:
         if name in self.table.partition:
             return self.rng.choice([19_700, 19_701, -1] if t.kind == "DATE" else ["eu", "a/b=c d%é", "\u4e2d\u6587"])
         if t.kind in ("INT", "BIGINT"):
-            return self.rng.randrange(-5_000, 5_000)
+            return self.rng.randrange(-5_000 - self.size, 5_000 + self.size)
         return canon.sample(required, self.rng)
 
     def batch(self, count: int, sequence: range | None = None, deletes: bool = True) -> list[tuple[str, list]]:
@@ -108,12 +109,15 @@ def ours(made: Table, filters: list, picked: bool = False) -> Callable:
     """We write in four batches, compact, write again, compact again; everybody reads in between."""
     def story(run) -> None:
         maker, oracle = Maker(made, seed=len(made.columns), pool=260, deletes=0.2), Oracle(made)
+        written, history = [], {}
         run.siltstone.create(made)
 
         def write(count: int, **how) -> None:
             rows = maker.batch(count, **how)
             run.siltstone.write(made, rows)
             oracle.write(rows)
+            written.extend(rows)
+            history[run.latest(made)] = oracle.rows()
 
         write(220, deletes=False)
         run.check("first batch", made, oracle)
@@ -131,6 +135,9 @@ def ours(made: Table, filters: list, picked: bool = False) -> Callable:
         run.check("written again", made, oracle)
         run.compacted(run.siltstone.compact(made))
         run.check("compacted again", made, oracle, filters)
+        run.check_history(made, {snapshot: history[snapshot] for snapshot in list(history)[1::2]})
+        if dict(made.options).get("changelog-producer") == "input":
+            run.check_changelog(made, written)
     return story
 
 
@@ -161,9 +168,101 @@ def theirs(made: Table, creator: str, writers: list[str], filters: list, sequenc
         run.compacted_to_the_end(made, oracle)
         run.check("compacted by us again", made, oracle, filters)
         write("java", len(writers) + 1)
-        run.engines["java"].compact(made)
+        run.java.compact(made)
         run.check("compacted by Java on top of ours", made, oracle, filters)
+        expired = run.java.expire(made, keep=2)
+        run.tell(expired > 3, f"Java expired {expired} snapshots, ours among them")
+        run.check("after Java's expiry", made, oracle)
     return story
+
+
+def large(made: Table, ours: bool) -> Callable:
+    """Thousands of rows: several files a run, several row groups a file, sections that are merged and files that are only moved."""
+    def story(run) -> None:
+        maker, oracle = Maker(made, seed=11, pool=24_000, deletes=0.2), Oracle(made)
+        maker.pool.sort(key=lambda cells: cells[0])
+        writer = run.siltstone if ours else run.java
+        writer.create(made)
+        filters = [("id", "=", maker.pool[17][0]), ("id", ">=", maker.pool[22_000][0]), ("i32", "<", 0)]
+        every, everywhere = maker.pool, slice(None)
+        for share in (everywhere, slice(0, 8_000), slice(7_000, 12_000), slice(20_000, None)):
+            maker.pool = every[share]
+            rows = maker.batch(9_000)
+            writer.write(made, rows)
+            oracle.write(rows)
+        run.check("before compaction", made, oracle, filters)
+        if ours:
+            run.compacted(run.siltstone.compact(made))
+        else:
+            run.compacted_to_the_end(made, oracle)
+        files = run.newest_files(made)
+        run.tell(len(files) > 3 and {level for level, _ in files} == {5}, f"the last level holds {len(files)} files", str(files))
+        run.check("after compaction", made, oracle, filters)
+    return story
+
+
+def widened(bits: str | None) -> str | None:
+    """The DOUBLE of a FLOAT."""
+    return bits and struct.pack(">d", canon.real(bits)).hex()
+
+
+def evolution(run) -> None:
+    """Java changes the schema between runs; our compaction rewrites files of three schemas into the newest."""
+    made = table("of_java_evolving", {"id": "BIGINT NOT NULL", "a": "INT", "b": "STRING", "c": "FLOAT", "d": "DECIMAL(10, 2)",
+                                      "n": "ROW<x INT, y STRING>"}, ["id"], bucket=2)
+    run.java.create(made)
+    rows: list[list] = []
+
+    def write(made: Table, seed: int) -> None:
+        nonlocal rows
+        maker, oracle = Maker(made, seed=seed, pool=150, deletes=0.2), Oracle(made)
+        # Keys repeat from schema to schema, so that old rows are both kept and replaced.
+        maker.pool = [[n, *cells[1:]] for n, cells in enumerate(maker.pool)]
+        oracle.write([("+I", cells) for cells in rows])
+        batch = maker.batch(90)
+        run.java.write(made, batch)
+        oracle.write(batch)
+        rows = oracle.rows()
+        run.check(f"written with schema {seed}", made, oracle)
+
+    def compact(made: Table, stage: str) -> None:
+        oracle = Oracle(made)
+        oracle.write([("+I", cells) for cells in rows])
+        run.compacted_to_the_end(made, oracle)
+        run.check(stage, made, oracle, [(made.columns[0][0], ">=", 70)])
+
+    write(made, 0)
+    write(made, 0)
+    run.java.alter(made, [["rename", ["a"], "a2"], ["drop", ["b"]], ["add", ["e"], "DATE"], ["add", ["n", "z"], "BIGINT"]])
+    made = table("of_java_evolving", {"id": "BIGINT NOT NULL", "a2": "INT", "c": "FLOAT", "d": "DECIMAL(10, 2)",
+                                      "n": "ROW<x INT, y STRING, z BIGINT>", "e": "DATE"}, ["id"], bucket=2)
+    rows = [[i, a, c, d, n and [*n, None], None] for i, a, _, c, d, n in rows]
+    write(made, 1)
+    compact(made, "compacted over two schemas")
+    run.java.alter(made, [["add", ["b"], "STRING"], ["type", ["a2"], "BIGINT"], ["type", ["c"], "DOUBLE"], ["rename", ["id"], "key"],
+                          ["type", ["d"], "DECIMAL(12, 2)"]])
+    made = table("of_java_evolving", {"key": "BIGINT NOT NULL", "a2": "BIGINT", "c": "DOUBLE", "d": "DECIMAL(12, 2)",
+                                      "n": "ROW<x INT, y STRING, z BIGINT>", "e": "DATE", "b": "STRING"}, ["key"], bucket=2)
+    rows = [[i, a, widened(c), d, n, e, None] for i, a, c, d, n, e in rows]
+    write(made, 2)
+    compact(made, "compacted over three schemas")
+
+
+def compressions(run) -> None:
+    """Java writes each run with another codec, one of them thin; we compact them together."""
+    made = table("of_java_codecs", PARTITIONED | SMALL | NESTED_TYPES, ["id", "dt", "region"], ("region",), bucket=2)
+    maker, oracle = Maker(made, seed=3, pool=200, deletes=0.2), Oracle(made)
+    run.java.create(made)
+    for options in ({"file_compression": codec} for codec in ("none", "snappy", "gzip", "lz4", "zstd")):
+        rows = maker.batch(120)
+        run.java.write(made, rows, **options)
+        oracle.write(rows)
+    rows = maker.batch(120)
+    run.java.write(made, rows, **{"data-file_thin-mode": "true"})
+    oracle.write(rows)
+    run.check("as written", made, oracle, [("region", "=", "eu"), ("dt", "<", 0), ("id", ">=", 0)])
+    run.compacted_to_the_end(made, oracle)
+    run.check("compacted by us", made, oracle, [("region", "=", "eu"), ("dt", "<", 0), ("id", ">=", 0)])
 
 
 KEY_FILTERS = [("id", "=", 0), ("id", ">=", 1_000), ("id", "<", -3_000)]
@@ -172,6 +271,14 @@ SMALL = {"i32": "INT", "s": "STRING", "f64": "DOUBLE", "dec": "DECIMAL(12, 2)", 
 PARTITIONED = {"dt": "DATE", "region": "STRING", "id": "BIGINT"}
 TYPED_KEYS = {"k_s": "STRING", "k_dec": "DECIMAL(10, 2)", "k_wide": "DECIMAL(30, 4)", "k_ts3": "TIMESTAMP(3)", "k_ts6": "TIMESTAMP(6)",
               "k_d": "DATE", "k_b": "BOOLEAN", "k_i16": "SMALLINT", "k_bytes": "BYTES"}
+
+ODD_OPTIONS = {"data-file.path-directory": "data", "data-file.prefix": "run-", "changelog-producer": "input", "changelog-file.prefix": "log-",
+               "file.suffix.include.compression": "true", "file.compression.per.level": "0:lz4,5:snappy", "file.compression": "gzip",
+               "metadata.stats-mode": "none", "fields.s.stats-mode": "full", "manifest.compression": "snappy", "target-file-size": "8 kb",
+               "manifest.target-file-size": "4 kb", "manifest.merge-min-count": "3", "partition.legacy-name": "false",
+               "partition.default-name": "nothing", "num-levels": "4"}
+
+SMALL_FILES = {"target-file-size": "64 kb"}
 
 CASES = [
     Case("ours-all-types", "every type, nested ones too, one bucket",
@@ -197,6 +304,18 @@ CASES = [
     Case("theirs-paimon-rust", "the paimon crate writes, with deletes",
          theirs(table("of_rust", PARTITIONED | SMALL, ["dt", "region", "id"], ("dt", "region"), bucket=3), "java", ["paimon-rust"] * 4,
                 PARTITION_FILTERS)),
+    Case("theirs-java-typed-keys", "Java writes keys of nine types with deletes",
+         theirs(table("of_java_typed_keys", TYPED_KEYS | SMALL, list(TYPED_KEYS), bucket=3), "java", ["java"] * 4,
+                [("k_s", "=", "é"), ("k_d", "<", 0), ("i32", ">=", 0)])),
+    Case("theirs-java-codecs", "Java writes runs of different compression, and a thin one", compressions),
+    Case("theirs-java-evolving", "Java changes the schema between runs: add, drop, rename (the key too), widen", evolution),
+    Case("ours-options", "path directory, prefixes, codecs per level, no statistics, small files",
+         ours(table("options", PARTITIONED | SMALL, ["dt", "region", "id"], ("region", "dt"), bucket=2, options=ODD_OPTIONS), PARTITION_FILTERS)),
+    Case("ours-large", "thousands of rows in many small files",
+         large(table("large", {"id": "BIGINT"} | SMALL, ["id"], options=SMALL_FILES), ours=True)),
+    Case("theirs-java-large", "thousands of rows of Java in many small row groups and files",
+         large(table("of_java_large", {"id": "BIGINT"} | SMALL, ["id"],
+                     options=SMALL_FILES | {"parquet.block.size": "20000", "parquet.page.size": "4000"}), ours=False)),
     Case("theirs-in-turn", "all three write runs into one table in turn",
          theirs(table("in_turn", {"id": "BIGINT NOT NULL"} | SMALL | {"list": "ARRAY<INT>"}, ["id"], bucket=2), "java",
                 ["java", "pypaimon", "paimon-rust", "java", "pypaimon", "paimon-rust"], KEY_FILTERS, again="pypaimon")),

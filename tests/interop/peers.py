@@ -140,8 +140,8 @@ class Silt:
             raise Refused(f"silt {' '.join(words)}: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
         return done.stdout
 
-    def read(self, table: Table, where=None) -> list[list]:
-        words = ["scan", table.name]
+    def read(self, table: Table, where=None, snapshot: int | None = None) -> list[list]:
+        words = ["scan", table.name] + ([] if snapshot is None else ["--snapshot", str(snapshot)])
         if where:
             column, operator, cell = where
             t = dict(table.columns)[column]
@@ -152,6 +152,14 @@ class Silt:
 
     def compact(self, table: Table) -> list[dict]:
         return [json.loads(line) for line in self.run("compact", "--full", table.name).splitlines()]
+
+    def files(self, table: Table) -> list[dict]:
+        return [json.loads(line) for line in self.run("files", table.name).splitlines()]
+
+    def changelog(self, table: Table) -> list[tuple[str, list]]:
+        """Kinds and rows of all snapshots' changelogs."""
+        rows = [canon.loads(line) for line in self.run("scan", "--changelog", table.name).splitlines()]
+        return [(row["_kind"], [canon.from_silt(row[name], t) for name, t in table.columns]) for row in rows]
 
 
 class PyPaimon:
@@ -178,8 +186,8 @@ class PyPaimon:
         write.close()
         commit.close()
 
-    def read(self, table: Table, where=None) -> list[list]:
-        builder = self.catalog.get_table(table.name).new_read_builder()
+    def read(self, table: Table, where=None, snapshot: int | None = None) -> list[list]:
+        builder = self.catalog.get_table(table.name).copy(at(snapshot)).new_read_builder()
         if where:
             column, operator, cell = where
             make = builder.new_predicate_builder()
@@ -200,17 +208,33 @@ class Java:
     def create(self, table: Table) -> None:
         self.process.ask(verb="create", **table.json())
 
-    def write(self, table: Table, rows: list[tuple[str, list]]) -> None:
+    def write(self, table: Table, rows: list[tuple[str, list]], **options: str) -> None:
+        """One commit; `options` are dynamic table options, underscores for dots."""
         path = self.scratch.file("jsonl")
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        self.process.ask(verb="write", table=table.name, rows=str(path))
+        dotted = {name.replace("_", "."): value for name, value in options.items()}
+        self.process.ask(verb="write", table=table.name, rows=str(path), options=dotted)
 
     def compact(self, table: Table) -> None:
         self.process.ask(verb="compact", table=table.name)
 
-    def read(self, table: Table, where=None) -> list[list]:
+    def alter(self, table: Table, changes: list[list]) -> None:
+        self.process.ask(verb="alter", table=table.name, changes=changes)
+
+    def expire(self, table: Table, keep: int) -> int:
+        return self.process.ask(verb="expire", table=table.name, keep=keep)["expired"]
+
+    def read(self, table: Table, where=None, snapshot: int | None = None) -> list[list]:
+        return self._read(table.name, where, at(snapshot))
+
+    def changelog(self, table: Table, first: int, last: int) -> list[tuple[str, list]]:
+        """Kinds and rows of the changelogs of the snapshots after `first` up to `last`."""
+        between = {"incremental-between": f"{first},{last}", "incremental-between-scan-mode": "changelog"}
+        return [(row[0], row[1:]) for row in self._read(f"{table.name}$audit_log", None, between)]
+
+    def _read(self, name: str, where, options: dict[str, str]) -> list[list]:
         path = self.scratch.file("jsonl")
-        self.process.ask(verb="read", table=table.name, out=str(path), filter=where)
+        self.process.ask(verb="read", table=name, out=str(path), filter=where, options=options)
         return [json.loads(line) for line in path.read_text().splitlines()]
 
     def encode(self, types: list[canon.Type], rows: list[list], buckets: list[int]) -> list[dict]:
@@ -237,13 +261,17 @@ class PaimonRust:
             out.write_table(data)
         self.process.ask(verb="write", table=table.name, rows=str(path))
 
-    def read(self, table: Table, where=None) -> list[list]:
+    def read(self, table: Table, where=None, snapshot: int | None = None) -> list[list]:
         path = self.scratch.file("arrow")
-        self.process.ask(verb="read", table=table.name, out=str(path), filter=where)
+        self.process.ask(verb="read", table=table.name, out=str(path), filter=where, options=at(snapshot))
         return rows_of(pa.ipc.open_file(path).read_all(), table) if path.exists() else []
 
     def close(self) -> None:
         self.process.close()
+
+
+def at(snapshot: int | None) -> dict[str, str]:
+    return {} if snapshot is None else {"scan.snapshot-id": str(snapshot)}
 
 
 def rows_of(data: pa.Table, table: Table) -> list[list]:

@@ -3,6 +3,7 @@ import java.math.BigDecimal;
 import java.math.BigInteger;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.*;
+import java.time.Duration;
 import java.util.*;
 import org.apache.paimon.CoreOptions;
 import org.apache.paimon.bucket.BucketFunction;
@@ -10,13 +11,16 @@ import org.apache.paimon.catalog.*;
 import org.apache.paimon.data.*;
 import org.apache.paimon.data.serializer.InternalRowSerializer;
 import org.apache.paimon.disk.IOManager;
+import org.apache.paimon.options.ExpireConfig;
 import org.apache.paimon.options.Options;
 import org.apache.paimon.predicate.*;
 import org.apache.paimon.reader.RecordReader;
 import org.apache.paimon.schema.Schema;
+import org.apache.paimon.schema.SchemaChange;
 import org.apache.paimon.shade.jackson2.com.fasterxml.jackson.databind.*;
 import org.apache.paimon.shade.jackson2.com.fasterxml.jackson.databind.node.*;
 import org.apache.paimon.table.FileStoreTable;
+import org.apache.paimon.table.Table;
 import org.apache.paimon.table.sink.*;
 import org.apache.paimon.table.source.*;
 import org.apache.paimon.types.*;
@@ -64,14 +68,16 @@ public class Peer {
 
     private JsonNode answer(JsonNode command) throws Exception {
         switch (command.get("verb").asText()) {
-            case "version":
-                return JSON.createObjectNode().put("java", System.getProperty("java.version"));
             case "create":
                 return create(command);
             case "write":
                 return write(command);
             case "compact":
                 return compact(command);
+            case "alter":
+                return alter(command);
+            case "expire":
+                return expire(command);
             case "read":
                 return read(command);
             case "encode":
@@ -83,8 +89,18 @@ public class Peer {
         }
     }
 
+    /** The table of a command, with the command's options over its own. */
+    private Table anyTable(JsonNode command) throws Exception {
+        Map<String, String> options = new HashMap<>();
+        JsonNode given = command.get("options");
+        if (given != null) {
+            given.fields().forEachRemaining(option -> options.put(option.getKey(), option.getValue().asText()));
+        }
+        return catalog.getTable(Identifier.fromString(command.get("table").asText())).copy(options);
+    }
+
     private FileStoreTable table(JsonNode command) throws Exception {
-        return (FileStoreTable) catalog.getTable(Identifier.fromString(command.get("table").asText()));
+        return (FileStoreTable) anyTable(command);
     }
 
     private JsonNode create(JsonNode command) throws Exception {
@@ -147,9 +163,47 @@ public class Peer {
         return JSON.createObjectNode().put("buckets", seen.size());
     }
 
+    /** Changes the schema: ["add", path, type], ["drop", path], ["rename", path, name], ["type", path, type]; a path is a list of names. */
+    private JsonNode alter(JsonNode command) throws Exception {
+        List<SchemaChange> changes = new ArrayList<>();
+        for (JsonNode change : command.get("changes")) {
+            String[] path = texts(change.get(1)).toArray(new String[0]);
+            switch (change.get(0).asText()) {
+                case "add":
+                    changes.add(SchemaChange.addColumn(path, DataTypeJsonParser.parseDataType(change.get(2)), null, null));
+                    break;
+                case "drop":
+                    changes.add(SchemaChange.dropColumn(path));
+                    break;
+                case "rename":
+                    changes.add(SchemaChange.renameColumn(path, change.get(2).asText()));
+                    break;
+                case "type":
+                    changes.add(SchemaChange.updateColumnType(path, DataTypeJsonParser.parseDataType(change.get(2)), false));
+                    break;
+                default:
+                    throw new IllegalArgumentException("no such change: " + change);
+            }
+        }
+        catalog.alterTable(Identifier.fromString(command.get("table").asText()), changes, false);
+        return JSON.createObjectNode();
+    }
+
+    /** Removes all snapshots but the newest ones, and the files that only the others used. */
+    private JsonNode expire(JsonNode command) throws Exception {
+        int keep = command.get("keep").asInt();
+        ExpireConfig config = ExpireConfig.builder()
+                .snapshotRetainMin(keep)
+                .snapshotRetainMax(keep)
+                .snapshotMaxDeletes(Integer.MAX_VALUE)
+                .snapshotTimeRetain(Duration.ofMillis(1))
+                .build();
+        return JSON.createObjectNode().put("expired", table(command).newExpireSnapshots().config(config).expire());
+    }
+
     /** Reads all rows, or those of a filter, into a file with one list of cells a line. */
     private JsonNode read(JsonNode command) throws Exception {
-        FileStoreTable table = table(command);
+        Table table = anyTable(command);
         RowType type = table.rowType();
         InternalRow.FieldGetter[] getters = getters(type.getFieldTypes());
         ReadBuilder builder = table.newReadBuilder();

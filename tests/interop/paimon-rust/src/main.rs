@@ -3,7 +3,7 @@
 //! Neighbours: `tests/interop/peers.py` starts it once. Rows travel as Arrow IPC files, so that one piece of Python renders what this crate
 //! and pypaimon read. Invariant: 1. nothing is decided here: the crate plans, merges, routes rows to buckets and commits.
 
-use std::{error::Error, fs::File, io::BufRead};
+use std::{collections::HashMap, error::Error, fs::File, io::BufRead};
 
 use arrow_ipc::{reader::FileReader, writer::FileWriter};
 use futures::StreamExt;
@@ -21,8 +21,8 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 #[derive(Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case")]
 enum Command {
-    /// Reads all rows, or those of a filter [column, operator, cell], into an Arrow file.
-    Read { table: String, out: String, filter: Option<(String, String, Json)> },
+    /// Reads all rows, or those of a filter [column, operator, cell], into an Arrow file; `options` may name a snapshot.
+    Read { table: String, out: String, filter: Option<(String, String, Json)>, options: HashMap<String, String> },
     /// Writes an Arrow file (columns of the table and `_VALUE_KIND`) as one commit.
     Write { table: String, rows: String },
 }
@@ -44,7 +44,10 @@ async fn main() -> Outcome<()> {
 
 async fn answer(catalog: &dyn Catalog, line: &str) -> Outcome<usize> {
     match serde_json::from_str(line)? {
-        Command::Read { table, out, filter } => read(&open(catalog, &table).await?, &out, filter).await,
+        Command::Read { table, out, filter, options } => {
+            let table = open(catalog, &table).await?.copy_with_time_travel_strict(options).await?;
+            read(&table, &out, filter).await
+        }
         Command::Write { table, rows } => write(&open(catalog, &table).await?, &rows).await,
     }
 }
