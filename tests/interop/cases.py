@@ -196,7 +196,7 @@ def large(made: Table, ours: bool) -> Callable:
         else:
             run.compacted_to_the_end(made, oracle)
         files = run.newest_files(made)
-        run.tell(len(files) > 3 and {level for level, _ in files} == {5}, f"the last level holds {len(files)} files", str(files))
+        run.tell(len(files) > 1 and {level for level, _ in files} == {5}, f"the last level holds {len(files)} files", str(files))
         run.check("after compaction", made, oracle, filters)
     return story
 
