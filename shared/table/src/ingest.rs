@@ -273,7 +273,7 @@ impl Ingest {
         });
         let touched = self.write(table, &typed, &mut change, report).await?;
         self.check_time(deadline_ms)?;
-        match self.commit(table, change, deadline_ms).await? {
+        match self.commit(table, change, pointer, deadline_ms).await? {
             Outcome::Committed { snapshot, .. } => {
                 report.snapshot = snapshot.map(|s| s.0);
                 if typed.batch.is_some() {
@@ -302,9 +302,11 @@ impl Ingest {
     }
 
     /// Runs the same change again while its outcome is unknown and time is left (rule 2).
-    async fn commit(&self, table: &Table, change: Change, deadline_ms: i64) -> Result<Outcome> {
+    async fn commit(&self, table: &Table, change: Change, planned_on: Pointer, deadline_ms: i64) -> Result<Outcome> {
+        let mut planned_on = Some(planned_on);
         loop {
-            let outcome = drive(protocol::commit(&table.context, change.clone()), &self.ports, &self.at).await?;
+            let machine = protocol::commit_on(&table.context, change.clone(), planned_on.take());
+            let outcome = drive(machine, &self.ports, &self.at).await?;
             if !matches!(outcome, Outcome::Unknown { .. }) || self.check_time(deadline_ms).is_err() {
                 return Ok(outcome);
             }

@@ -17,13 +17,20 @@ use crate::{
     steps,
 };
 
-pub(crate) async fn run(io: Io, context: TableContext, change: Change) -> Result<Outcome, CommitError> {
+/// With `planned_on` the first attempt starts from that reading of the pointer instead of another one: its tip is looked at again, and
+/// the swap fails if the pointer has moved.
+pub(crate) async fn run(
+    io: Io,
+    context: TableContext,
+    change: Change,
+    mut planned_on: Option<Pointer>,
+) -> Result<Outcome, CommitError> {
     crate::fold::validate(&change)?;
     let started = io.now(steps::COMMIT_TIME).await?;
     let mut names = Names::new(io.uuid(steps::COMMIT_TIME).await?);
     let mut maybe_since = None;
     for attempt in 1..=context.settings.max_attempts.max(1) {
-        let pointer = tip::settle(&io, &context).await?;
+        let pointer = tip::settle_from(&io, &context, planned_on.take()).await?;
         // An own write that could not be seen any more would be applied twice.
         let forgotten = maybe_since.is_some_and(|rev: u64| pointer.rev - rev.min(pointer.rev) >= CHANGE_IDS as u64);
         if let (true, Some(expected_rev), true) = (forgotten, maybe_since, change.ranges.is_empty()) {

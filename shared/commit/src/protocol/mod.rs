@@ -58,10 +58,17 @@ pub struct LoadedTable {
 /// Commits a change. Run the same change again after an error or an unknown outcome: it takes effect at most once.
 #[must_use]
 pub fn commit(context: &TableContext, change: Change) -> Machine<Outcome> {
+    commit_on(context, change, None)
+}
+
+/// As [`commit`], with the pointer that the change was planned on: saves its second reading. If it has moved since, the change is
+/// evaluated on what it is then.
+#[must_use]
+pub fn commit_on(context: &TableContext, change: Change, planned_on: Option<Pointer>) -> Machine<Outcome> {
     let context = context.clone();
     Machine::new(move |io| async move {
         match context.authority {
-            Authority::Pointer => commit::run(io, context, change).await,
+            Authority::Pointer => commit::run(io, context, change, planned_on).await,
             Authority::Bare => bare::run(io, context, change).await,
         }
     })

@@ -50,8 +50,21 @@ pub(crate) async fn find_pointer(
 
 /// Reads the pointer and brings S3 in line with it: publishes, adopts, or refuses to go on.
 pub(crate) async fn settle(io: &Io, context: &TableContext) -> Result<Pointer, CommitError> {
+    settle_from(io, context, None).await
+}
+
+/// As [`settle`], beginning with a reading of the pointer that the caller has: a stale one is as harmless as a pointer that moves
+/// between its reading and the look at the tip.
+pub(crate) async fn settle_from(
+    io: &Io,
+    context: &TableContext,
+    mut known: Option<Pointer>,
+) -> Result<Pointer, CommitError> {
     for round in 1..=ROUNDS {
-        let pointer = load_pointer(io, steps::SETTLE_POINTER, context).await?;
+        let pointer = match known.take() {
+            Some(pointer) => pointer,
+            None => load_pointer(io, steps::SETTLE_POINTER, context).await?,
+        };
         if pointer.state == TableState::Forked {
             let reason = "a foreign snapshot stands in place of ours".to_owned();
             return Err(CommitError::Forked {

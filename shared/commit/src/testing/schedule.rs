@@ -166,7 +166,7 @@ impl Run<'_> {
             change.files.clear(); // everything went to quarantine
             change.ranges.iter_mut().for_each(|r| r.first_sequence = None);
         }
-        let machine = protocol::commit(self.context, change.clone());
+        let machine = protocol::commit_on(self.context, change.clone(), self.planned_on());
         self.push(Running::Commit(machine, change), Some(n));
     }
 
@@ -219,8 +219,13 @@ impl Run<'_> {
         let level = Level(1 + i32::try_from(self.random.below(5)).unwrap_or(0));
         change.files = inputs.iter().map(fixture::delete).collect();
         change.files.push(fixture::data_file(&mut self.world, self.context, None, bucket.0, level.0, &rows));
-        let machine = protocol::commit(self.context, change.clone());
+        let machine = protocol::commit_on(self.context, change.clone(), self.planned_on());
         self.push(Running::Commit(machine, change), None);
+    }
+
+    /// The pointer of now, which is an old one by the time that the commit looks at it, or none.
+    fn planned_on(&mut self) -> Option<Pointer> {
+        if self.random.per_mille(500) { self.world.monitor.read_pointer(&self.world) } else { None }
     }
 
     fn rows(&self, entry: &ManifestEntry) -> Vec<Row> {

@@ -1,0 +1,127 @@
+//! A table in memory, fed by hand: what the tests of the use-cases stand on.
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use serde_json::json;
+use siltstone_commit::context::Authority;
+use siltstone_decode::{DecoderConfig, config::Format};
+use siltstone_format::{id::SnapshotId, options::Purpose, value::Value};
+use siltstone_store::{
+    ids::SeededIds,
+    memory::{FaultPlan, Faulty, ManualClock, MemoryItemStore, MemoryObjectStore},
+};
+use siltstone_table::{
+    Ports, Table, TableRef,
+    catalog::{self, NewTable},
+    compact::{self, CompactRequest, Compacted},
+    ingest::{Ingest, StreamBatch, StreamRecord},
+    scan::{ScanRequest, scan},
+    settings::{CompactLimits, Feed, IngestLimits},
+};
+
+pub const STREAM: &str = "arn:aws:kinesis:us-east-1:000000000000:stream/orders";
+pub const START: i64 = 1_700_000_000_000;
+pub const FAR: i64 = START + 900_000_000;
+
+pub struct World {
+    pub ports: Ports,
+    pub clock: Arc<ManualClock>,
+    pub at: TableRef,
+}
+
+pub async fn world(partition: bool, options: &[(&str, &str)]) -> World {
+    let clock = Arc::new(ManualClock::new(START));
+    let ports = Ports {
+        objects: Arc::new(MemoryObjectStore::with_clock("lake", clock.clone())),
+        items: Arc::new(MemoryItemStore::new()),
+        clock: clock.clone(),
+        ids: Arc::new(SeededIds::new(7)),
+    };
+    let at = TableRef::new("wh", "demo.orders".parse().unwrap());
+    let key = if partition { vec!["dt", "id"] } else { vec!["id"] };
+    let table = NewTable {
+        columns: [("id", "BIGINT"), ("note", "STRING"), ("dt", "STRING")]
+            .map(|(n, t)| (n.to_owned(), t.to_owned()))
+            .into(),
+        partition_keys: if partition { vec!["dt".to_owned()] } else { vec![] },
+        primary_keys: key.into_iter().map(str::to_owned).collect(),
+        options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>(),
+        comment: None,
+    };
+    catalog::create(&ports, &at, &table).await.unwrap();
+    let decoder = DecoderConfig { format: Format::Json, op_field: Some("op".into()), ..DecoderConfig::default() };
+    Feed { stream_arn: STREAM.to_owned(), decoder }.save(&ports, &at).await.unwrap();
+    World { ports, clock, at }
+}
+
+pub fn batch(first: u64, rows: &[serde_json::Value]) -> StreamBatch {
+    let raw: Vec<Bytes> = rows.iter().map(|r| Bytes::from(r.to_string())).collect();
+    raw_batch(first, &raw)
+}
+
+pub fn raw_batch(first: u64, rows: &[Bytes]) -> StreamBatch {
+    let records = rows
+        .iter()
+        .enumerate()
+        .map(|(i, data)| StreamRecord {
+            sequence: format!("4959033827149025660855969253836157109592157598913658{:04}", first + i as u64),
+            arrival_ms: START + (first as i64 + i as i64),
+            partition_key: "k".into(),
+            data: data.clone(),
+        })
+        .collect();
+    StreamBatch { stream_arn: STREAM.to_owned(), shard: "shardId-000000000000".into(), records }
+}
+
+pub fn row(id: i64, note: &str) -> serde_json::Value {
+    json!({"id": id, "note": note, "dt": "2023-11-14"})
+}
+
+impl World {
+    pub fn ingest(&self) -> Ingest {
+        Ingest::new(self.ports.clone(), self.at.clone(), None, IngestLimits::default())
+    }
+
+    /// The same world behind a plan of faults.
+    pub fn faulty(&self, plan: &FaultPlan) -> Ingest {
+        let ports = Ports {
+            objects: Arc::new(Faulty::new(self.ports.objects.clone(), plan.clone())),
+            items: Arc::new(Faulty::new(self.ports.items.clone(), plan.clone())),
+            ..self.ports.clone()
+        };
+        Ingest::new(ports, self.at.clone(), None, IngestLimits::default())
+    }
+
+    pub async fn open(&self) -> Table {
+        Table::open(&self.ports, &self.at, Authority::Pointer, Purpose::Compact).await.unwrap()
+    }
+
+    pub async fn rows(&self, snapshot: Option<i64>) -> Vec<(i64, String)> {
+        let table = self.open().await;
+        let request = ScanRequest { snapshot: snapshot.map(SnapshotId), ..ScanRequest::default() };
+        let mut rows = Vec::new();
+        scan(&table, &request, |row| {
+            match &row.values[..2] {
+                [Value::BigInt(id), Value::String(note)] => rows.push((*id, note.clone())),
+                other => panic!("{other:?}"),
+            }
+            true
+        })
+        .await
+        .unwrap();
+        rows.sort();
+        rows
+    }
+
+    pub async fn compact_all(&self, request: CompactRequest) -> Vec<Compacted> {
+        let table = self.open().await;
+        let mut out = Vec::new();
+        for (partition, bucket, _) in compact::buckets(&table).await.unwrap() {
+            let limits = CompactLimits { lateness_ms: 0, ..CompactLimits::default() };
+            out.push(compact::compact_bucket(&table, &partition, bucket, request, &limits, FAR).await.unwrap());
+        }
+        out
+    }
+}
