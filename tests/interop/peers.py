@@ -179,14 +179,21 @@ class PyPaimon:
     def write(self, table: Table, rows: list[tuple[str, list]]) -> None:
         if any(kind != "+I" for kind, _ in rows):
             raise ValueError("pypaimon takes inserts only")
+        self.write_arrow(table, canon.to_arrow([cells for _, cells in rows], list(table.columns)))
+
+    def write_arrow(self, table: Table, rows: pa.Table) -> None:
+        """Inserts, as one commit."""
         builder = self.catalog.get_table(table.name).new_batch_write_builder()
         write, commit = builder.new_write(), builder.new_commit()
-        write.write_arrow(canon.to_arrow([cells for _, cells in rows], list(table.columns)))
+        write.write_arrow(rows)
         commit.commit(write.prepare_commit())
         write.close()
         commit.close()
 
     def read(self, table: Table, where=None, snapshot: int | None = None) -> list[list]:
+        return rows_of(self.arrow(table, where, snapshot), table)
+
+    def arrow(self, table: Table, where=None, snapshot: int | None = None) -> pa.Table:
         builder = self.catalog.get_table(table.name).copy(at(snapshot)).new_read_builder()
         if where:
             column, operator, cell = where
@@ -196,7 +203,7 @@ class PyPaimon:
                 literal = pa.array([cell], pa.date32())[0].as_py()
             chosen = {"=": make.equal, ">=": make.greater_or_equal, "<": make.less_than}[operator]
             builder = builder.with_filter(chosen(column, literal))
-        return rows_of(builder.new_read().to_arrow(builder.new_scan().plan().splits()), table)
+        return builder.new_read().to_arrow(builder.new_scan().plan().splits())
 
 
 class Java:

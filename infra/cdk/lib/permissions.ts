@@ -61,7 +61,6 @@ function compact(r: Resources): iam.PolicyStatement[] {
 function maintain(r: Resources, table: string, own: string): iam.PolicyStatement[] {
   return [
     allow('ExpireAndSweep', ['s3:DeleteObject'], [table, own]),
-    allow('Shards', ['kinesis:DescribeStreamSummary', 'kinesis:ListShards'], [r.streamArn]),
     // Lambda offers no resource to name for this read: `*` is all that IAM accepts.
     allow('Mapping', ['lambda:ListEventSourceMappings'], ['*']),
     allow('Failures', ['sqs:SendMessage'], [r.failuresArn]),

@@ -285,7 +285,6 @@ export class SiltstoneTable extends Construct {
         SILTSTONE_WAREHOUSE: this.place.warehouse,
         SILTSTONE_TABLE: this.name,
         SILTSTONE_ITEMS_TABLE: this.itemsTable.tableName,
-        SILTSTONE_STREAM_ARN: this.stream.streamArn,
         RUST_LOG: this.props.rustLog ?? 'info',
         ...environment,
       },

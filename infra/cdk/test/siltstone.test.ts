@@ -88,7 +88,7 @@ describe('functions', () => {
       assert.equal(f.Runtime, 'provided.al2023');
       assert.deepEqual(f.Architectures, ['arm64']);
       const names = Object.keys(f.Environment.Variables);
-      for (const name of ['BUCKET', 'WAREHOUSE', 'TABLE', 'ITEMS_TABLE', 'STREAM_ARN']) {
+      for (const name of ['BUCKET', 'WAREHOUSE', 'TABLE', 'ITEMS_TABLE']) {
         assert.ok(names.includes(`SILTSTONE_${name}`), `${f.Description}: SILTSTONE_${name}`);
       }
       assert.equal(f.Environment.Variables.SILTSTONE_TABLE, 'shop.orders');

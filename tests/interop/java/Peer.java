@@ -33,6 +33,8 @@ import org.apache.paimon.utils.SerializationUtils;
 public class Peer {
     private static final ObjectMapper JSON = new ObjectMapper();
     private static final BigInteger NANOS_PER_MILLI = BigInteger.valueOf(1_000_000);
+    private static final long CHECKSUM_BASE = 0x100000001B3L;
+    private static final long CHECKSUM_MIX = 0x9E3779B97F4A7C15L;
 
     private final Catalog catalog;
     private final String scratch;
@@ -80,6 +82,8 @@ public class Peer {
                 return expire(command);
             case "read":
                 return read(command);
+            case "checksum":
+                return checksum(command);
             case "encode":
                 return encode(command);
             case "decode":
@@ -201,34 +205,71 @@ public class Peer {
         return JSON.createObjectNode().put("expired", table(command).newExpireSnapshots().config(config).expire());
     }
 
-    /** Reads all rows, or those of a filter, into a file with one list of cells a line. */
-    private JsonNode read(JsonNode command) throws Exception {
-        Table table = anyTable(command);
-        RowType type = table.rowType();
-        InternalRow.FieldGetter[] getters = getters(type.getFieldTypes());
+    /** Takes each row that is read. */
+    private interface Sink {
+        void take(InternalRow row) throws IOException;
+    }
+
+    /** Reads all rows, or those of a filter. */
+    private long each(JsonNode command, Table table, Sink sink) throws Exception {
         ReadBuilder builder = table.newReadBuilder();
         JsonNode filter = command.get("filter");
         if (filter != null && !filter.isNull()) {
-            builder = builder.withFilter(predicate(type, filter));
+            builder = builder.withFilter(predicate(table.rowType(), filter));
         }
         TableRead read = builder.newRead().withIOManager(IOManager.create(scratch));
         long rows = 0;
-        try (BufferedWriter out = Files.newBufferedWriter(Paths.get(command.get("out").asText()))) {
-            for (Split split : builder.newScan().plan().splits()) {
-                try (RecordReader<InternalRow> reader = read.createReader(split)) {
-                    RecordReader.RecordIterator<InternalRow> batch;
-                    while ((batch = reader.readBatch()) != null) {
-                        for (InternalRow row = batch.next(); row != null; row = batch.next()) {
-                            out.write(JSON.writeValueAsString(cells(row, type.getFieldTypes(), getters)));
-                            out.write('\n');
-                            rows++;
-                        }
-                        batch.releaseBatch();
+        for (Split split : builder.newScan().plan().splits()) {
+            try (RecordReader<InternalRow> reader = read.createReader(split)) {
+                RecordReader.RecordIterator<InternalRow> batch;
+                while ((batch = reader.readBatch()) != null) {
+                    for (InternalRow row = batch.next(); row != null; row = batch.next()) {
+                        sink.take(row);
+                        rows++;
                     }
+                    batch.releaseBatch();
                 }
             }
         }
-        return JSON.createObjectNode().put("rows", rows);
+        return rows;
+    }
+
+    /** Reads all rows, or those of a filter, into a file with one list of cells a line. */
+    private JsonNode read(JsonNode command) throws Exception {
+        Table table = anyTable(command);
+        List<DataType> types = table.rowType().getFieldTypes();
+        InternalRow.FieldGetter[] getters = getters(types);
+        try (BufferedWriter out = Files.newBufferedWriter(Paths.get(command.get("out").asText()))) {
+            long rows = each(command, table, row -> {
+                out.write(JSON.writeValueAsString(cells(row, types, getters)));
+                out.write('\n');
+            });
+            return JSON.createObjectNode().put("rows", rows);
+        }
+    }
+
+    /** Rows, and a checksum over all cells that knows which cells stand in one row, whatever the rows' order; see checksum.py. */
+    private JsonNode checksum(JsonNode command) throws Exception {
+        Table table = anyTable(command);
+        List<DataType> types = table.rowType().getFieldTypes();
+        InternalRow.FieldGetter[] getters = getters(types);
+        long[] sum = new long[1];
+        long rows = each(command, table, row -> {
+            long state = 0;
+            for (int i = 0; i < getters.length; i++) {
+                JsonNode cell = cell(getters[i].getFieldOrNull(row), types.get(i));
+                long hash = 0;
+                long power = 1;
+                for (byte b : (cell.isNull() ? "\0" : cell.asText()).getBytes(StandardCharsets.UTF_8)) {
+                    power *= CHECKSUM_BASE;
+                    hash += power * ((b & 0xff) + 1);
+                }
+                state = (state ^ hash) * CHECKSUM_MIX;
+                state ^= state >>> 29;
+            }
+            sum[0] += state;
+        });
+        return JSON.createObjectNode().put("rows", rows).put("checksum", Long.toHexString(sum[0]));
     }
 
     /** [column, operator, cell] */

@@ -1,0 +1,51 @@
+"""Builds the engines that are no Python package: the Java peer with its jars, and the peer of the `paimon` crate. Everything goes to target/."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+OWN = ROOT / "target" / "interop"
+
+
+class Failed(Exception):
+    """A run cannot go on."""
+
+
+def command(what: str, argv: list[str], cwd: Path) -> None:
+    """Runs a command; what it says is shown when it fails."""
+    print(f"-- {what}: {' '.join(argv)}", file=sys.stderr, flush=True)
+    started = time.monotonic()
+    done = subprocess.run(argv, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        raise Failed(f"{what}: exit code {done.returncode}\n{done.stdout[-6000:]}")
+    print(f"   {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
+
+
+def java(*flags: str) -> list[str]:
+    """How the Java peer is started, but for its arguments. Jars and classes are made when they are missing or old."""
+    lib, classes = OWN / "lib", OWN / "classes"
+    classes.mkdir(parents=True, exist_ok=True)
+    if not _newer(lib / "complete", HERE / "java/pom.xml"):
+        command("fetching Java Paimon", ["mvn", "-q", "-B", "-f", str(HERE / "java/pom.xml"), f"-Dlib={lib}", "initialize"], ROOT)
+        (lib / "complete").touch()
+    if not _newer(classes / "Peer.class", HERE / "java/Peer.java"):
+        compile_peer = ["javac", "-nowarn", "-encoding", "UTF-8", "-d", str(classes), "-cp", f"{lib}/*", str(HERE / "java/Peer.java")]
+        command("compiling the Java peer", compile_peer, ROOT)
+    return ["java", *flags, "-Duser.timezone=UTC", "-cp", f"{classes}:{lib}/*", "Peer"]
+
+
+def paimon_rust(*flags: str) -> Path:
+    """The peer of the `paimon` crate."""
+    target = OWN / "paimon-rust"
+    build = ["cargo", "build", *flags, "--locked", "--manifest-path", str(HERE / "paimon-rust/Cargo.toml"), "--target-dir", str(target)]
+    command("building the paimon crate's peer (minutes when cold)", build, HERE / "paimon-rust")
+    return target / ("release" if "--release" in flags else "debug") / "paimon-peer"
+
+
+def _newer(made: Path, source: Path) -> bool:
+    return made.exists() and made.stat().st_mtime >= source.stat().st_mtime
