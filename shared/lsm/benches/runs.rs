@@ -41,8 +41,7 @@ const BATCH: usize = 8_192;
 
 fn layout() -> FileLayout {
     let columns = COLUMNS.iter().map(|(n, t)| Column::new(*n, DataType::parse(t).unwrap())).collect();
-    let table =
-        TableSchema::create(columns, vec![], vec!["order_id".to_owned()], Default::default(), None, 0).unwrap();
+    let table = TableSchema::create(columns, vec![], vec!["order_id".to_owned()], Default::default(), None, 0).unwrap();
     FileLayout::new(Arc::new(table)).unwrap()
 }
 

@@ -27,7 +27,7 @@ pub enum ErrorKind {
 #[derive(Debug, thiserror::Error)]
 pub enum LsmError {
     /// A data file is damaged or is not what its manifest entry says.
-    #[error("data file {object}: {detail}; run `silt check` and restore the object, nothing was changed")]
+    #[error("data file {object}: {detail}; restore it from a backup, or roll the table back to a snapshot without it")]
     Corrupt {
         /// The file.
         object: String,

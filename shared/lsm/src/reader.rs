@@ -5,9 +5,13 @@
 //! group: Java writes row groups of 128 MB and more.
 //! Invariants: 1. columns are matched by field id against the schema the file was written under, never by today's names;
 //! 2. a file that contradicts its manifest entry (rows, sequence range, key order) ends in an error that names it;
-//! 3. key columns are taken from the value columns, so fat and thin files read alike.
+//! 3. key columns are taken from the value columns, so fat and thin files read alike; 4. a damaged file never ends in a panic.
 
-use std::sync::Arc;
+use std::{
+    cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, Int8Array, Int64Array, RecordBatch, RecordBatchOptions},
@@ -86,7 +90,7 @@ fn open_as<R: ChunkReader + 'static>(
     check_footer(&source, object)?;
     let options =
         ArrowReaderOptions::new().with_skip_arrow_metadata(true).with_page_index_policy(PageIndexPolicy::Skip);
-    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(source, options)
+    let builder = guarded(object, || ParquetRecordBatchReaderBuilder::try_new_with_options(source, options))?
         .map_err(|e| LsmError::read(object, &e))?;
     let rows = builder.metadata().file_metadata().num_rows();
     if rows != meta.row_count {
@@ -98,8 +102,8 @@ fn open_as<R: ChunkReader + 'static>(
     let columns = Columns::find(builder.schema().fields(), file_schema, layout, object)?;
     let mask = ProjectionMask::roots(builder.parquet_schema(), columns.roots());
     let batch_rows = batch_rows(builder.metadata(), &mask);
-    let reader =
-        builder.with_projection(mask).with_batch_size(batch_rows).build().map_err(|e| LsmError::read(object, &e))?;
+    let reader = guarded(object, || builder.with_projection(mask).with_batch_size(batch_rows).build())?
+        .map_err(|e| LsmError::read(object, &e))?;
     Ok(FileBatches {
         reader,
         columns,
@@ -110,6 +114,28 @@ fn open_as<R: ChunkReader + 'static>(
         last: None,
         read: 0,
         done: false,
+    })
+}
+
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is inside a decoder whose panics become errors: a program's panic hook need not print those.
+#[must_use]
+pub fn is_guarded() -> bool {
+    GUARDED.get()
+}
+
+/// Runs a part of the Parquet decoder. It panics on some damaged pages (an index out of bounds); that is the file's fault.
+fn guarded<T>(object: &str, decode: impl FnOnce() -> T) -> Result<T, LsmError> {
+    let before = GUARDED.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(decode));
+    GUARDED.set(before);
+    result.map_err(|panic| {
+        let words =
+            panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        LsmError::corrupt(object, format!("its pages cannot be decoded ({})", words.unwrap_or("no reason given")))
     })
 }
 
@@ -217,7 +243,8 @@ impl FileBatches {
     }
 
     fn read_next(&mut self) -> Result<Option<KeyValueBatch>, LsmError> {
-        let Some(batch) = self.reader.next() else {
+        let reader = &mut self.reader;
+        let Some(batch) = guarded(&self.meta.file_name, || reader.next())? else {
             if self.read != self.meta.row_count {
                 return self.fail(format!("ends after {} of {} rows", self.read, self.meta.row_count));
             }
@@ -327,5 +354,22 @@ impl Iterator for FileBatches {
         let result = self.read_next().transpose();
         self.done = !matches!(result, Some(Ok(_)));
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decoder_that_panics_is_a_damaged_file() {
+        let error = guarded::<()>("data-1.parquet", || {
+            assert!(is_guarded());
+            panic!("index out of bounds")
+        })
+        .unwrap_err();
+        assert!(!is_guarded());
+        let words = error.to_string();
+        assert!(words.contains("data-1.parquet") && words.contains("index out of bounds"), "{words}");
     }
 }

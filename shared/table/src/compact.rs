@@ -284,30 +284,36 @@ async fn merge_group(
         let key = table.data_key(&partition, bucket, &name(number))?;
         Ok(BufferedUpload::new(table.ports.objects.clone(), key, PART_BYTES))
     };
-    let stats = loop {
+    let merged = loop {
         let step = match receive.recv().await {
             Some(Ok(step)) => step,
-            Some(Err(error)) => {
-                abandon(upload).await;
-                return Err(error);
-            }
-            None => return Err(TableError::Bug("the merge ended without a word".to_owned())),
+            Some(Err(error)) => break Err(error),
+            None => break Err(TableError::Bug("the merge thread died".to_owned())),
         };
         let (bytes, finished): (Bytes, Option<DataFileMeta>) = match step {
             CompactStep::Bytes(bytes) => (bytes, None),
             CompactStep::FileDone(bytes, meta) => (bytes, Some(*meta)),
-            CompactStep::Finished(stats) => break stats,
+            CompactStep::Finished(stats) => break Ok(stats),
         };
         let current = match &mut upload {
             Some(current) => current,
             none => none.insert(start(files.len())?),
         };
-        current.write(bytes).await.map_err(|e| *e)?;
+        if let Err(error) = current.write(bytes).await {
+            break Err((*error).into());
+        }
         if let Some(meta) = finished {
             if let Some(current) = upload.take() {
                 current.finish(PutMode::Overwrite).await.map_err(|e| *e)?;
             }
             files.push(meta);
+        }
+    };
+    let stats = match merged {
+        Ok(stats) => stats,
+        Err(error) => {
+            abandon(upload).await;
+            return Err(error);
         }
     };
     worker.await.map_err(|e| TableError::Bug(format!("the merge thread died: {e}")))?;

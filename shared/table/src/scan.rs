@@ -20,7 +20,7 @@ use siltstone_lsm::{
     rows::value_at,
     section::sections,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     error::{Result, TableError},
@@ -137,7 +137,26 @@ pub async fn changelog(
     Ok(read)
 }
 
-type Batches = mpsc::Receiver<Result<KeyValueBatch>>;
+/// Batches from a blocking thread. Its end counts only if it ended well: a thread that died has not sent everything.
+struct Batches {
+    receive: mpsc::Receiver<Result<KeyValueBatch>>,
+    worker: Option<JoinHandle<()>>,
+}
+
+impl Batches {
+    fn start(work: impl FnOnce(mpsc::Sender<Result<KeyValueBatch>>) + Send + 'static) -> Self {
+        let (send, receive) = mpsc::channel(2);
+        Self { receive, worker: Some(tokio::task::spawn_blocking(move || work(send))) }
+    }
+
+    async fn recv(&mut self) -> Option<Result<KeyValueBatch>> {
+        if let Some(batch) = self.receive.recv().await {
+            return Some(batch);
+        }
+        let ended = self.worker.take()?.await;
+        ended.err().map(|died| Err(TableError::Bug(format!("the reading thread died: {died}"))))
+    }
+}
 
 /// Sends all batches, or the error that there are none. False when nothing more is wanted or can come.
 fn forward<E, F>(
@@ -168,8 +187,7 @@ where
 async fn merged(table: &Table, files: Vec<ManifestEntry>) -> Result<Batches> {
     let open = opener(table, &files).await?;
     let layout = table.layout.clone();
-    let (send, receive) = mpsc::channel(2);
-    tokio::task::spawn_blocking(move || {
+    Ok(Batches::start(move |send| {
         let keys = KeyComparator::new(layout.key_types());
         let compare = |a: &_, b: &_| keys.compare(a, b);
         for section in sections(state::files_of(&files), &compare) {
@@ -179,8 +197,7 @@ async fn merged(table: &Table, files: Vec<ManifestEntry>) -> Result<Batches> {
                 return;
             }
         }
-    });
-    Ok(receive)
+    }))
 }
 
 /// The rows of one changelog file as they stand.
@@ -191,15 +208,13 @@ async fn raw(table: &Table, entry: ManifestEntry) -> Result<Batches> {
     let size = u64::try_from(entry.file.file_size).unwrap_or(0);
     let source = crate::source::FileSource::open(&table.ports.objects, &key, size).await.map_err(|e| *e)?;
     let layout = table.layout.clone();
-    let (send, receive) = mpsc::channel(2);
-    tokio::task::spawn_blocking(move || {
+    Ok(Batches::start(move |send| {
         let batches = match schemas.get(&entry.file.schema_id) {
             Some(schema) => open_changelog(source, &entry.file, schema, &layout).map_err(TableError::from),
             None => Err(TableError::Bug(format!("schema {} of {key} was not loaded", entry.file.schema_id))),
         };
         forward(batches, &send);
-    });
-    Ok(receive)
+    }))
 }
 
 fn row_values(batch: &RecordBatch, row: usize) -> Vec<Value> {
@@ -269,5 +284,18 @@ impl<'a> Wanted<'a> {
             }
         }
         Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reading_thread_that_dies_is_an_error_and_no_end() {
+        let mut batches = Batches::start(|_| panic!("on purpose"));
+        assert!(batches.recv().await.unwrap().is_err());
+        assert!(batches.recv().await.is_none());
+        assert!(Batches::start(|_| ()).recv().await.is_none());
     }
 }

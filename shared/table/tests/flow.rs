@@ -5,10 +5,12 @@ mod world;
 
 use bytes::Bytes;
 use serde_json::json;
-use siltstone_format::value::Value;
-use siltstone_store::memory::FaultPlan;
+use siltstone_commit::protocol;
+use siltstone_format::{id::SnapshotId, value::Value};
+use siltstone_store::{memory::FaultPlan, object::PutMode};
 use siltstone_table::{
     compact::{self, CompactRequest, Compacted},
+    driver::drive,
     maintain, quarantine,
     scan::{ScanRequest, changelog},
 };
@@ -61,6 +63,24 @@ async fn a_redelivered_batch_changes_nothing_and_a_longer_one_is_trimmed() {
     .await
     .unwrap();
     assert_eq!(logged, [(1, Value::BigInt(1)), (1, Value::BigInt(2)), (2, Value::BigInt(3))], "each record once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_changelog_is_an_error_and_no_empty_one() {
+    let world = world(false, &[("changelog-producer", "input")]).await;
+    for n in 0..3 {
+        world.ingest().handle(&batch(1 + 10 * n, &[row(n as i64, "a")]), FAR).await.unwrap();
+    }
+    let table = world.open().await;
+    let snapshot = table.snapshot(Some(SnapshotId(2))).await.unwrap().unwrap();
+    let list = table.location.manifest(&snapshot.changelog_manifest_list.unwrap());
+    world.ports.objects.delete(&[list.clone()]).await.unwrap();
+    world.ports.objects.put(&table.location.latest_hint(), "junk".into(), PutMode::Overwrite).await.unwrap();
+    let error = changelog(&table, &ScanRequest::default(), |_, _| true).await.unwrap_err().to_string();
+    assert!(error.contains(&list), "{error}");
+    let checked = drive(protocol::check(&table.context), &world.ports, &world.at).await.unwrap();
+    let objects: Vec<&str> = checked.findings.iter().map(|f| f.object.as_str()).collect();
+    assert_eq!(objects, [table.location.latest_hint().as_str(), list.as_str()]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -167,6 +167,12 @@ impl Checker<'_> {
 
     async fn snapshots(&mut self, first: SnapshotId, current: Option<&Snapshot>) -> Result<(), CommitError> {
         let (step, context) = (steps::CHECK_READ, self.context);
+        for hint in [context.location.latest_hint(), context.location.earliest_hint()] {
+            let object = self.io.get(step, hint.clone()).await?;
+            if object.is_some_and(|o| parse_hint(&o.body).is_none()) {
+                self.note(hint, "it holds no snapshot id; readers list the snapshots instead, and the next commit or expiry writes it");
+            }
+        }
         let hint = self.io.get(step, context.location.latest_hint()).await?.and_then(|o| parse_hint(&o.body));
         if let Some(id) = hint.filter(|id| !self.sizes.contains_key(&context.location.snapshot(*id))) {
             self.error(context.location.latest_hint(), format!("it names snapshot {id}, which does not exist"));
@@ -233,12 +239,28 @@ impl Checker<'_> {
         for entry in live.files() {
             self.file(key, entry)?;
         }
+        self.beside(key, snapshot).await?;
         let rows: i64 = live.files().map(|e| e.file.row_count).sum();
         if complete && snapshot.total_record_count.is_some_and(|total| total != rows) {
             let total = snapshot.total_record_count.unwrap_or(0);
             self.error(key, format!("it says {total} records, its files hold {rows}"));
         }
         Ok(live)
+    }
+
+    /// What a snapshot names beside its data: changelog, index, statistics.
+    async fn beside(&mut self, key: &str, snapshot: &Snapshot) -> Result<(), CommitError> {
+        if let Some(name) = &snapshot.changelog_manifest_list {
+            for meta in self.list(key, name, snapshot.changelog_manifest_list_size).await?.unwrap_or_default() {
+                for entry in self.manifest(&meta).await?.unwrap_or_default() {
+                    self.file(key, &entry)?;
+                }
+            }
+        }
+        if let Some(name) = &snapshot.index_manifest {
+            self.sized(key, &self.context.location.manifest(name), None);
+        }
+        Ok(())
     }
 
     fn tip(&mut self, key: &str, live: &Live) {

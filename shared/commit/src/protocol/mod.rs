@@ -121,7 +121,15 @@ pub fn delta_files(context: &TableContext, snapshot: Snapshot) -> Machine<Delta>
         let lists = manifests::read_manifests(&io, step, &context, &snapshot).await?;
         let files = manifests::read_entries(&io, step, &context, &lists.delta).await?.concat();
         let changelog: Vec<ManifestFileMeta> = match &snapshot.changelog_manifest_list {
-            Some(name) => manifests::read_list(&io, step, &context, name).await?.unwrap_or_default(),
+            Some(name) => manifests::read_list(&io, step, &context, name).await?.ok_or_else(|| {
+                let by = context.location.snapshot(snapshot.id);
+                CommitError::corrupt(
+                    context.location.manifest(name),
+                    format!(
+                        "{by} names it and it does not exist; restore it from a backup, its changes are in the table"
+                    ),
+                )
+            })?,
             None => Vec::new(),
         };
         let changelog = manifests::read_entries(&io, step, &context, &changelog).await?.concat();
