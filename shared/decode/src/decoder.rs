@@ -5,7 +5,12 @@
 
 use std::fmt;
 
-use siltstone_format::{schema::TableSchema, types::DataType, value::Value};
+use siltstone_format::{
+    path::{DEFAULT_PARTITION_NAME, PartitionPaths},
+    schema::TableSchema,
+    types::DataType,
+    value::Value,
+};
 
 use crate::{
     config::{ConfigFault, DecoderConfig, Format, TimeUnit},
@@ -102,6 +107,7 @@ pub struct Decoder {
     pub(crate) config: DecoderConfig,
     pub(crate) mapping: Mapping,
     pub(crate) partitions: Vec<(usize, DataType, String)>,
+    pub(crate) paths: PartitionPaths,
 }
 
 impl Decoder {
@@ -117,7 +123,9 @@ impl Decoder {
             .filter_map(|name| schema.fields.iter().position(|f| f.name == *name))
             .filter_map(|i| schema.fields.get(i).map(|f| (i, f.data_type.clone(), f.name.clone())))
             .collect();
-        Ok(Self { config: config.clone(), mapping, partitions })
+        // Only the length of the paths is of interest, and that they exist: the table's own names for null and dates do not matter.
+        let paths = PartitionPaths::new(schema, DEFAULT_PARTITION_NAME, true);
+        Ok(Self { config: config.clone(), mapping, partitions, paths })
     }
 
     /// A guard for one batch, which decodes its records and watches which partitions they open.

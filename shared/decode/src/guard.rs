@@ -13,6 +13,9 @@ use crate::{
     time,
 };
 
+/// Bytes of a partition's escaped path at the most. An S3 key has 1,024; warehouse, table, bucket and file name need theirs.
+const PARTITION_PATH_BYTES: usize = 700;
+
 /// Decodes the records of one batch.
 #[derive(Debug)]
 pub struct BatchGuard<'d> {
@@ -52,7 +55,7 @@ impl<'d> BatchGuard<'d> {
         let limits = self.decoder.config.partitions;
         let mut opened = Vec::new();
         for change in changes {
-            let mut name = String::new();
+            let mut values = Vec::with_capacity(self.decoder.partitions.len());
             for (column, data_type, label) in &self.decoder.partitions {
                 let Some(value) = change.row.get(*column) else { continue };
                 if let Some(day) = day_of(value, &data_type.kind) {
@@ -65,7 +68,20 @@ impl<'d> BatchGuard<'d> {
                         return Err(Reject::new(RejectCode::ImplausiblePartition, detail).at(label));
                     }
                 }
-                name.push_str(&format!("{value:?}/"));
+                if matches!(value, Value::String(text) if text.contains(['\u{fffe}', '\u{ffff}'])) {
+                    let detail = "holds U+FFFE or U+FFFF, which no listing of S3 can name";
+                    return Err(Reject::new(RejectCode::OutOfRange, detail).at(label));
+                }
+                values.push(value.clone());
+            }
+            let name = self.decoder.paths.path(&values);
+            let name = name.map_err(|error| Reject::new(RejectCode::OutOfRange, error.to_string()))?;
+            if name.len() > PARTITION_PATH_BYTES {
+                let detail = format!(
+                    "the partition's path has {} bytes, {PARTITION_PATH_BYTES} fit into an S3 key beside table and file",
+                    name.len()
+                );
+                return Err(Reject::new(RejectCode::OutOfRange, detail));
             }
             if !self.opened.contains(&name) {
                 opened.push(name);

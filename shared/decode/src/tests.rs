@@ -289,6 +289,18 @@ fn a_batch_may_not_open_implausible_or_too_many_partitions() {
 }
 
 #[test]
+fn a_partition_value_that_no_object_key_can_hold_is_rejected() {
+    let table = schema(&[("id", "INT"), ("p", "STRING")], &["p"], &["p", "id"]);
+    let decoder = Decoder::new(&table, &config(Format::Json)).unwrap();
+    let mut guard = decoder.batch_guard();
+    let mut with = |p: &str| guard.decode(json!({"id": 1, "p": p}).to_string().as_bytes(), 0);
+    assert!(matches!(with(&"x".repeat(600)), Decoded::Changes(_)));
+    assert_eq!(code(with(&"x".repeat(1_000))), RejectCode::OutOfRange);
+    assert_eq!(code(with(&"/".repeat(300))), RejectCode::OutOfRange, "escaped it is three times as long");
+    assert_eq!(code(with("a\u{ffff}")), RejectCode::OutOfRange);
+}
+
+#[test]
 fn a_quarantined_record_keeps_its_bytes_and_place() {
     let record = QuarantinedRecord {
         stream: "arn:aws:kinesis:us-east-1:000000000000:stream/s".into(),

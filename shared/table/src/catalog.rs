@@ -114,17 +114,18 @@ pub async fn drop(ports: &Ports, at: &TableRef, purge: bool) -> Result<u64> {
     if items.is_empty() && !purge {
         return Err(TableError::NotFound(format!("there is no table {} in {}", at.name, ports.items.table())));
     }
+    // What cannot be listed is not half dropped.
+    let mut keys = Vec::new();
+    if purge {
+        for prefix in [format!("{}/", at.location()), at.tasks(), at.quarantine()] {
+            keys.extend(list_all(ports.objects.as_ref(), &prefix).await.map_err(|e| *e)?.into_iter().map(|o| o.key));
+        }
+    }
     for item in items {
         ports.items.delete(&partition, &item.sort, ItemCondition::None).await?;
     }
-    if !purge {
-        return Ok(0);
-    }
-    let mut gone = 0;
-    for prefix in [format!("{}/", at.location()), at.tasks(), at.quarantine()] {
-        let keys: Vec<String> =
-            list_all(ports.objects.as_ref(), &prefix).await.map_err(|e| *e)?.into_iter().map(|o| o.key).collect();
-        gone += keys.len() as u64;
+    let gone = keys.len() as u64;
+    if gone > 0 {
         ports.objects.delete(&keys).await.map_err(|e| *e)?;
     }
     Ok(gone)
