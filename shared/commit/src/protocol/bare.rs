@@ -55,6 +55,7 @@ pub(crate) async fn run(io: Io, context: TableContext, change: Change) -> Result
     let user = format!("silt-{}", io.uuid(steps::COMMIT_TIME).await?);
     for attempt in 1..=context.settings.max_attempts.max(1) {
         let before = latest(&io, &context).await?;
+        refuse_lost_tip(&io, &context, before.as_ref()).await?;
         if before.as_ref().is_some_and(|s| is_change(s, &change)) {
             return Ok(committed(before.as_ref().map(|s| s.id), true));
         }
@@ -79,6 +80,23 @@ pub(crate) async fn run(io: Io, context: TableContext, change: Change) -> Result
         }
     }
     Err(CommitError::Contended { protocol: "commit", attempts: context.settings.max_attempts })
+}
+
+/// A LATEST above every snapshot means that the newest one is lost: a commit would take its name, and it could not be restored.
+async fn refuse_lost_tip(io: &Io, context: &TableContext, newest: Option<&Snapshot>) -> Result<(), CommitError> {
+    let key = context.location.latest_hint();
+    let hint = io.get(steps::SETTLE_TIP, key.clone()).await?.and_then(|o| parse_hint(&o.body));
+    let newest = newest.map_or(SnapshotId(0), |s| s.id);
+    match hint.filter(|id| *id > newest) {
+        Some(id) if io.get(steps::SETTLE_TIP, context.location.snapshot(id)).await?.is_none() => {
+            let reason = format!(
+                "it names snapshot {id}, which does not exist, and the newest is {newest}: restore the snapshot, or write {newest} into it to \
+                 go on from there"
+            );
+            Err(CommitError::corrupt(key, reason))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn committed(snapshot: Option<SnapshotId>, already: bool) -> Outcome {

@@ -413,3 +413,25 @@ fn bare_warehouse_is_compacted_and_a_lost_race_is_evaluated_again() {
     let again = world.ok(commit(&context, change));
     assert!(matches!(again, Outcome::Committed { already: true, .. }));
 }
+
+#[test]
+fn bare_warehouse_that_lost_its_newest_snapshot_takes_no_commit() {
+    let (mut context, mut world) = table();
+    context.authority = Authority::Bare;
+    world.items.clear();
+    for n in 0..3 {
+        foreign_commit(&mut world, &context, 50 + n);
+    }
+    world.put(&context.location.latest_hint(), "3");
+    let snapshot = world.objects.remove(&context.location.snapshot(SnapshotId(3))).unwrap();
+    let older = world.ok(load(&context, false)).snapshot.unwrap();
+    let inputs = world.ok(live_files(&context, older, Scope::Everything));
+    let mut change = Change::new(ChangeId::derive("bare"), ChangeKind::Compact, SchemaId(0), world.now_ms);
+    change.files = inputs.iter().map(fixture::delete).collect();
+    let before = world.objects.len();
+    let error = world.run(commit(&context, change.clone())).unwrap().unwrap_err().to_string();
+    assert!(error.contains("LATEST") && error.contains("snapshot 3"), "{error}");
+    assert_eq!(world.objects.len(), before, "nothing was written");
+    world.objects.insert(context.location.snapshot(SnapshotId(3)), snapshot);
+    world.ok(commit(&context, change));
+}
