@@ -180,6 +180,12 @@ fn check_values(options: &TableOptions, schema: &TableSchema, purpose: Purpose) 
             );
         }
     }
+    if let Some(format) = text("manifest.format").filter(|format| !format.eq_ignore_ascii_case("avro")) {
+        return refuse(
+            format!("manifest.format = {format:.64}"),
+            "use avro, the default: manifests are read and written as Avro",
+        );
+    }
     if let Some(formats) = text("file.format.per.level") {
         let is_parquet =
             |pair: &str| pair.split_once(':').is_some_and(|(_, format)| format.trim().eq_ignore_ascii_case("parquet"));

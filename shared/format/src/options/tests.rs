@@ -100,6 +100,7 @@ const SECTION_14: &[Row] = &[
     // formats
     Honoured("file.format", "Parquet", |_| true),
     Refused("file.format", "orc", &[Read, Write, Compact, Expire]),
+    Refused("manifest.format", "orc", &[Read, Write, Compact, Expire]),
     Refused("file.format.per.level", "0:avro,5:parquet", &[Read, Write, Compact, Expire]),
     Refused("changelog-file.format", "avro", &[Read, Write, Compact, Expire]),
     // compression
