@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +15,15 @@ OWN = ROOT / "target" / "interop"
 
 class Failed(Exception):
     """A run cannot go on."""
+
+
+def enter_venv() -> None:
+    """Starts the program again with the Python that has pypaimon, unless it runs there already."""
+    python = ROOT / ".venv" / "bin" / "python"
+    if not python.exists():
+        sys.exit("pypaimon is not installed: `tests/run setup` makes .venv")
+    if Path(sys.prefix).resolve() != python.parents[1].resolve():
+        os.execv(python, [str(python), *sys.argv])
 
 
 def command(what: str, argv: list[str], cwd: Path) -> None:
