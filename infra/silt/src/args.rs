@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::failure::Failure;
+
 /// Siltstone: Kinesis change streams into upserted Apache Paimon tables on S3, with nothing always on.
 #[derive(Debug, Parser)]
 #[command(name = "silt", version, max_term_width = 120, after_help = EXIT_CODES)]
@@ -20,6 +22,27 @@ pub(crate) struct Cli {
     pub(crate) verbose: u8,
     #[command(subcommand)]
     pub(crate) verb: Verb,
+}
+
+impl Cli {
+    /// What the grammar cannot see: options given before a verb and after it meet only here.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        let place = &self.place;
+        let given = [("--local", place.local.is_some()), ("--warehouse", place.warehouse.is_some())];
+        if given.iter().all(|(_, given)| *given) {
+            return Err(Failure::Usage("--local and --warehouse are two places: give one of them".to_owned()));
+        }
+        let needless = given.iter().find(|(_, given)| *given).map(|(name, _)| *name);
+        match (&self.verb, needless) {
+            (Verb::Local(_), Some(name)) => Err(Failure::Usage(format!(
+                "{name} says where to look, `silt local` makes the place: write `silt local --dir DIR`"
+            ))),
+            (Verb::Demo(_), Some(name)) => Err(Failure::Usage(format!(
+                "{name}: the demo runs on a stack of its own; `silt demo --keep DIR` keeps it"
+            ))),
+            _ => Ok(()),
+        }
+    }
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 found problems, 2 wrong usage, 3 a service is unavailable.";
@@ -159,7 +182,7 @@ pub(crate) struct Create {
     #[arg(long, value_name = "NAME")]
     pub(crate) stream: Option<String>,
     /// Shards of a stream created here.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) shards: u32,
     /// Decoder of the stream's records.
     #[arg(long, value_enum, default_value_t = Format::Json)]

@@ -32,6 +32,16 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// The same failure, with what was done before it.
+    pub(crate) fn after(self, done: &str) -> Self {
+        match self {
+            Self::Problem(text) => Self::Problem(format!("{text}; {done}")),
+            Self::Usage(text) => Self::Usage(format!("{text}; {done}")),
+            Self::Unavailable(text) => Self::Unavailable(format!("{text}; {done}")),
+            Self::OutputClosed => Self::OutputClosed,
+        }
+    }
+
     /// Tells it on standard error, and gives the exit code.
     pub(crate) fn report(&self, as_json: bool) -> ExitCode {
         let code = match self {

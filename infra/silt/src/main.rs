@@ -11,7 +11,7 @@ mod failure;
 mod out;
 mod place;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 
 use clap::Parser;
 use siltstone_local::host::Role;
@@ -23,20 +23,34 @@ use out::Out;
 
 fn main() -> ExitCode {
     // Functions started by `demo` are this same program; they read everything from their environment.
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     if let [first, role] = arguments.as_slice()
         && first == FUNCTION
     {
-        return function(role);
+        return function(&role.to_string_lossy());
     }
-    let cli = Cli::parse();
+    quiet_guarded_panics();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && arguments.iter().any(|word| word == "--json") => {
+            return Failure::Usage(error.to_string().trim_end().to_owned()).report(true);
+        }
+        Err(error) => error.exit(),
+    };
+    if let Err(failure) = cli.check() {
+        return failure.report(cli.json);
+    }
     let level = match cli.verbose {
         0 => "error",
         1 => "warn,siltstone=info",
         _ => "info,siltstone=debug",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let json = cli.json;
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -50,6 +64,16 @@ fn main() -> ExitCode {
         Ok(Done::Problems) => ExitCode::from(1),
         Err(failure) => failure.report(json),
     }
+}
+
+/// A decoder's panic over a damaged file is an error that names the file; its backtrace is no news.
+fn quiet_guarded_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !siltstone_lsm::reader::is_guarded() {
+            before(panic);
+        }
+    }));
 }
 
 /// First argument of a process that is a function: `silt function ingest`.

@@ -3,11 +3,15 @@
 //! Neighbours: every command that touches a table. Invariants: 1. a stack that runs is used over its ports, one that does not is opened for
 //! this command only; 2. nothing is created by looking.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use siltstone_aws::{Clients, KinesisStream, Stores, Timeouts, create_items_table};
-use siltstone_local::{Endpoints, Stack, StackConfig, StackErrorKind, host};
-use siltstone_store::{FsObjectStore, RandomIds, SystemClock, memory::MemoryItemStore};
+use siltstone_aws::{Clients, KinesisStream, LambdaMappings, Stores, Timeouts, create_items_table};
+use siltstone_local::{Endpoints, Stack, StackConfig, StackError, StackErrorKind, host};
+use siltstone_store::{FsObjectStore, RandomIds, SystemClock, mapping::EventSourceMappings, memory::MemoryItemStore};
 use siltstone_table::{Authority, Ports, Purpose, Table, TableName, TableRef};
 
 use crate::{args::Place, failure::Failure};
@@ -15,6 +19,11 @@ use crate::{args::Place, failure::Failure};
 /// What bare warehouses do without; said when one is changed.
 pub(crate) const BARE: &str = "a bare warehouse has no pointer: two commits at once are told apart by snapshot names only, so keep other \
                                writers away from object stores without conditional writes while this runs";
+
+/// How long a running stack may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How long another command may hold a stack.
+const COMMAND_WAIT: Duration = Duration::from_secs(30);
 
 /// An opened place.
 pub(crate) struct Warehouse {
@@ -26,8 +35,33 @@ pub(crate) struct Warehouse {
     /// Functions run beside the stack.
     pub(crate) served: bool,
     prefix: String,
+    /// What comes before a table's location: s3://bucket or file:///path.
+    base: String,
     /// Kept open for the command.
     _stack: Option<Stack>,
+}
+
+/// Endpoints of the stack that serves a directory: an answer of its Lambda means that it does.
+pub(crate) async fn serving(dir: &Path) -> Option<Endpoints> {
+    let endpoints = Endpoints::remembered(dir)?;
+    let mappings = LambdaMappings::new(host::clients(&endpoints).await.lambda);
+    let answer = tokio::time::timeout(ANSWER, mappings.kinesis_mappings("any")).await;
+    matches!(answer, Ok(Ok(_))).then_some(endpoints)
+}
+
+/// Opens the stack of a directory for this command. One that is locked and does not serve belongs to another command, which ends soon.
+async fn started(dir: &Path) -> Result<Stack, StackError> {
+    let until = Instant::now() + COMMAND_WAIT;
+    loop {
+        match Stack::start(StackConfig { dir: Some(dir.to_owned()), port: 0 }).await {
+            Err(error)
+                if error.kind() == StackErrorKind::Locked && serving(dir).await.is_none() && Instant::now() < until =>
+            {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            ended => return ended,
+        }
+    }
 }
 
 impl Warehouse {
@@ -57,6 +91,7 @@ impl Warehouse {
             local: false,
             served: false,
             prefix: place.prefix.clone(),
+            base: format!("s3://{bucket}"),
             _stack: stack,
         }
     }
@@ -70,7 +105,7 @@ impl Warehouse {
                 dir.display()
             )));
         };
-        match Stack::start(StackConfig { dir: Some(dir.to_owned()), port: 0 }).await {
+        match started(dir).await {
             Ok(stack) => {
                 stack.s3().create_bucket(bucket)?;
                 let clients = host::clients(&stack.endpoints()).await;
@@ -80,6 +115,7 @@ impl Warehouse {
                 Ok(Self { local: true, ..Self::over(clients, bucket, place, Some(stack)) })
             }
             Err(error) if error.kind() == StackErrorKind::Locked => {
+                let endpoints = Endpoints::remembered(dir).unwrap_or(endpoints);
                 let clients = host::clients(&endpoints).await;
                 Ok(Self { local: true, served: true, ..Self::over(clients, bucket, place, None) })
             }
@@ -90,12 +126,17 @@ impl Warehouse {
     async fn bare(uri: &str) -> Result<Self, Failure> {
         let (clock, ids) = (Arc::new(SystemClock), Arc::new(RandomIds));
         let items = Arc::new(MemoryItemStore::new());
-        let (objects, clients, prefix) = if let Some(path) = uri.strip_prefix("file://") {
+        let (objects, clients, prefix, base) = if let Some(path) = uri.strip_prefix("file://") {
             if !Path::new(path).is_dir() {
                 return Err(Failure::Usage(format!("--warehouse {uri}: {path} is not a directory")));
             }
             let objects = FsObjectStore::open(path).map_err(|e| Failure::Problem(format!("{path}: {e}")))?;
-            (Arc::new(objects) as Arc<dyn siltstone_store::ObjectStore>, None, String::new())
+            (
+                Arc::new(objects) as Arc<dyn siltstone_store::ObjectStore>,
+                None,
+                String::new(),
+                uri.trim_end_matches('/').to_owned(),
+            )
         } else if let Some(rest) = uri.strip_prefix("s3://") {
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
             if bucket.is_empty() {
@@ -103,17 +144,22 @@ impl Warehouse {
             }
             let clients = Clients::from_env(Timeouts::default()).await;
             let stores = Stores::new(&clients, bucket, "", clock.clone(), ids.clone());
-            (stores.objects, Some(clients), prefix.to_owned())
+            (stores.objects, Some(clients), prefix.to_owned(), format!("s3://{bucket}"))
         } else {
             return Err(Failure::Usage(format!("--warehouse {uri}: write file:///path or s3://bucket/prefix")));
         };
         let ports = Ports { objects, items, clock, ids };
-        Ok(Self { ports, authority: Authority::Bare, clients, local: false, served: false, prefix, _stack: None })
+        Ok(Self { ports, authority: Authority::Bare, clients, local: false, served: false, prefix, base, _stack: None })
     }
 
     /// The warehouse's prefix in its bucket.
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
+    }
+
+    /// Where a table is, as other engines name it.
+    pub(crate) fn location(&self, at: &TableRef) -> String {
+        format!("{}/{}", self.base, at.location())
     }
 
     /// A table by its name.

@@ -5,7 +5,7 @@
 use std::{error::Error, io};
 
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
-use aws_smithy_types::error::{display::DisplayErrorContext, metadata::ProvideErrorMetadata};
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 /// How a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,12 +27,27 @@ pub(crate) enum Failure {
     },
 }
 
+/// An error and what caused it, one after the other.
+fn in_words(error: &dyn Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !words.contains(&text) {
+            words.push_str(": ");
+            words.push_str(&text);
+        }
+        cause = error.source();
+    }
+    words
+}
+
 impl Failure {
     pub(crate) fn of<E>(error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
-        let words = || clip(&DisplayErrorContext(error).to_string());
+        let words = || clip(&in_words(error));
         match error {
             SdkError::ConstructionFailure(_) => Self::NotBuilt(words()),
             SdkError::DispatchFailure(dispatch) if dispatch.is_user() => Self::NotBuilt(words()),

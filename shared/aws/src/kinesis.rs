@@ -108,7 +108,9 @@ impl StreamWriter for KinesisStream {
 impl StreamAdmin for KinesisStream {
     async fn create(&self, stream: &str, shards: u32) -> StreamResult<()> {
         let count = i32::try_from(shards).ok().filter(|n| *n > 0);
-        let count = count.ok_or_else(|| invalid("create", stream, "at least one shard is needed"))?;
+        let count = count.ok_or_else(|| {
+            invalid("create", stream, "a stream has at least one shard, and no more than 2,147,483,647")
+        })?;
         let request = self.client.create_stream().stream_name(stream).shard_count(count);
         request.send().await.map(drop).map_err(|e| fail("create", stream, &e))
     }

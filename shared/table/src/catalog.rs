@@ -48,7 +48,7 @@ impl NewTable {
             .columns
             .iter()
             .map(|(name, text)| {
-                let data_type = DataType::parse(text)
+                let data_type = DataType::parse_sql(text)
                     .map_err(|e| TableError::invalid(format!("column {name}: `{text}` is not a type: {e}")))?;
                 Ok(Column::new(name.clone(), data_type))
             })
@@ -111,15 +111,15 @@ fn last(path: &str) -> &str {
 pub async fn drop(ports: &Ports, at: &TableRef, purge: bool) -> Result<u64> {
     let partition = at.partition();
     let items = query_all(ports.items.as_ref(), &partition, "").await?;
-    if items.is_empty() && !purge {
-        return Err(TableError::NotFound(format!("there is no table {} in {}", at.name, ports.items.table())));
-    }
     // What cannot be listed is not half dropped.
     let mut keys = Vec::new();
     if purge {
         for prefix in [format!("{}/", at.location()), at.tasks(), at.quarantine()] {
             keys.extend(list_all(ports.objects.as_ref(), &prefix).await.map_err(|e| *e)?.into_iter().map(|o| o.key));
         }
+    }
+    if items.is_empty() && keys.is_empty() {
+        return Err(TableError::NotFound(format!("there is no table {} in {}", at.name, ports.items.table())));
     }
     for item in items {
         ports.items.delete(&partition, &item.sort, ItemCondition::None).await?;

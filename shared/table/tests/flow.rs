@@ -74,7 +74,7 @@ async fn a_lost_changelog_is_an_error_and_no_empty_one() {
     let table = world.open().await;
     let snapshot = table.snapshot(Some(SnapshotId(2))).await.unwrap().unwrap();
     let list = table.location.manifest(&snapshot.changelog_manifest_list.unwrap());
-    world.ports.objects.delete(&[list.clone()]).await.unwrap();
+    world.ports.objects.delete(std::slice::from_ref(&list)).await.unwrap();
     world.ports.objects.put(&table.location.latest_hint(), "junk".into(), PutMode::Overwrite).await.unwrap();
     let error = changelog(&table, &ScanRequest::default(), |_, _| true).await.unwrap_err().to_string();
     assert!(error.contains(&list), "{error}");

@@ -4,7 +4,7 @@
 
 use serde_json::json;
 use siltstone_table::{
-    Authority, Purpose,
+    Authority, ErrorKind, Purpose,
     compact::{self, CompactRequest, Compacted},
     settings::CompactLimits,
 };
@@ -15,6 +15,8 @@ use crate::{
     out::{self, Out},
     place::{BARE, Warehouse},
 };
+
+const HEADER: [&str; 7] = ["PARTITION", "BUCKET", "REASON", "FILES", "ROWS", "BYTES", "TIME"];
 
 pub(crate) async fn run(place: &Place, args: Compact, out: &mut Out) -> Result<Done, Failure> {
     let warehouse = Warehouse::open(place).await?;
@@ -36,17 +38,33 @@ pub(crate) async fn run(place: &Place, args: Compact, out: &mut Out) -> Result<D
     }
     buckets.retain(|(_, bucket, _)| args.buckets.is_empty() || args.buckets.contains(&bucket.0));
     let bar = out::progress("buckets", Some(buckets.len() as u64));
-    let (mut rows, mut conflicts) = (Vec::new(), 0);
+    let (mut rows, mut problems) = (Vec::new(), 0);
     for (partition, bucket, runs) in buckets {
         let path = table.partition_path(&table.partition_values(&partition)?)?;
         let started = table.ports.clock.now_ms();
-        let done = compact::compact_bucket(&table, &partition, bucket, request, &limits, i64::MAX).await?;
+        let done = compact::compact_bucket(&table, &partition, bucket, request, &limits, i64::MAX).await;
         let millis = table.ports.clock.now_ms() - started;
         bar.inc(1);
+        let done = match done {
+            Ok(done) => done,
+            // A service that does not answer would not answer for the next bucket either.
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                bar.finish_and_clear();
+                out.list(&HEADER, &rows, "nothing was compacted before this")?;
+                return Err(error.into());
+            }
+            Err(error) => {
+                problems += 1;
+                let words = format!("this bucket is unchanged: {error}");
+                let json = json!({"partition": path, "bucket": bucket.0, "error": words});
+                rows.push((json, vec![path, bucket.0.to_string(), words]));
+                continue;
+            }
+        };
         match done {
             Compacted::Nothing => {}
             Compacted::Conflict(reason) => {
-                conflicts += 1;
+                problems += 1;
                 let json = json!({"partition": path, "bucket": bucket.0, "conflict": reason});
                 rows.push((json, vec![path, bucket.0.to_string(), "lost a race".to_owned()]));
             }
@@ -69,7 +87,6 @@ pub(crate) async fn run(place: &Place, args: Compact, out: &mut Out) -> Result<D
         }
     }
     bar.finish_and_clear();
-    let header = ["PARTITION", "BUCKET", "REASON", "FILES", "ROWS", "BYTES", "TIME"];
-    out.list(&header, &rows, "nothing to compact")?;
-    Ok(if conflicts == 0 { Done::Well } else { Done::Problems })
+    out.list(&HEADER, &rows, "nothing to compact")?;
+    Ok(if problems == 0 { Done::Well } else { Done::Problems })
 }

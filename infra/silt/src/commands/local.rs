@@ -2,37 +2,35 @@
 //!
 //! Neighbours: `siltstone_local` is the stack and its host.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use serde_json::{Map, Value, json};
-use siltstone_aws::LambdaMappings;
 use siltstone_local::{
     Endpoints, Stack, StackConfig,
     glue::process::Output,
-    host::{self, Bootstraps, Host, HostConfig, Mode},
+    host::{Bootstraps, Host, HostConfig, Mode, Role},
 };
-
-use siltstone_store::mapping::EventSourceMappings;
 
 use crate::{
     args::Local,
     failure::{Done, Failure},
     out::Out,
+    place::serving,
 };
-
-/// How long a running stack may take to answer.
-const ANSWER: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(args: Local, out: &mut Out) -> Result<Done, Failure> {
     if args.exports {
         return exports(args.dir.as_deref(), out).await;
     }
     let mode = if args.process {
-        if !args.functions.is_dir() {
-            return Err(Failure::Usage(format!(
-                "--process needs the functions' programs: {} is not there; build them with `cargo lambda build`",
-                args.functions.display()
-            )));
+        for role in [Role::Ingest, Role::Compact, Role::Maintain] {
+            let program = args.functions.join(role.program()).join("bootstrap");
+            if !program.is_file() {
+                return Err(Failure::Usage(format!(
+                    "--process needs the functions' programs: {} is not there; build them with `cargo lambda build`",
+                    program.display()
+                )));
+            }
         }
         Mode::Processes(Bootstraps::Folder(args.functions))
     } else {
@@ -68,12 +66,7 @@ async fn exports(dir: Option<&Path>, out: &mut Out) -> Result<Done, Failure> {
     let dir = dir.unwrap_or(Path::new("."));
     let away =
         || Failure::Unavailable(format!("no stack runs in {}: start one with `silt local --dir`", dir.display()));
-    let endpoints = Endpoints::remembered(dir).ok_or_else(away)?;
-    let mappings = LambdaMappings::new(host::clients(&endpoints).await.lambda);
-    match tokio::time::timeout(ANSWER, mappings.kinesis_mappings("any")).await {
-        Ok(Ok(_)) => {}
-        _ => return Err(away()),
-    }
+    let endpoints = serving(dir).await.ok_or_else(away)?;
     let text = endpoints.exports();
     out.object(&as_json(&endpoints), text.trim_end())?;
     Ok(Done::Well)

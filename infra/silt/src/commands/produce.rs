@@ -2,12 +2,13 @@
 //!
 //! Neighbours: `store`'s stream port. Invariants: 1. a call holds at most one record of a key, so that a record that failed and is sent again
 //! never passes, nor is passed by, another one of its key; 2. lines that the table's decoder rejects are sent all the same: whoever reads the
-//! stream decides, here they are only counted.
+//! stream decides, here they are only counted; 3. a failure says what the stream has taken and from which line on to go on.
 
 use std::{
     collections::{BTreeSet, VecDeque},
     fs::File,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
+    path::Path,
     time::Duration,
 };
 
@@ -29,6 +30,14 @@ const WINDOW: usize = 5_000;
 /// Bytes of a call, below the 5 MiB of Kinesis.
 const CALL_BYTES: usize = 4 << 20;
 const TRIES: u32 = 12;
+/// Bytes of a record with its partition key: what Kinesis takes unless the stream was told to take more.
+const RECORD_BYTES: usize = 1 << 20;
+
+/// A record that was not sent yet, and the line it comes from.
+pub(crate) struct Pending {
+    pub(crate) line: u64,
+    pub(crate) record: PutRecord,
+}
 
 /// What was sent.
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,34 +56,48 @@ pub(crate) async fn run(place: &Place, args: Produce, out: &mut Out) -> Result<D
     let feed = Feed::load(&table.ports, &table.at).await?;
     let keys = Keys::new(&table, &feed, args.align_buckets)?;
     let stream = feed.stream_arn.rsplit('/').next().unwrap_or_default().to_owned();
-    let input: Box<dyn BufRead + Send> = if args.file == "-" {
-        Box::new(BufReader::new(std::io::stdin()))
-    } else {
-        let file = File::open(&args.file).map_err(|e| Failure::Usage(format!("{}: {e}", args.file)))?;
-        Box::new(BufReader::new(file))
-    };
-    let mut lines = input.lines();
+    let mut lines = Lines::open(&args.file)?;
     let (mut waiting, mut sent) = (VecDeque::new(), Sent::default());
     let bar = out::progress("records", None);
-    loop {
-        while waiting.len() < WINDOW
-            && let Some(line) = lines.next()
-        {
-            let line = line?;
-            if !line.trim().is_empty() {
-                let (record, rejected) = keys.record(line);
-                sent.rejected += u64::from(rejected);
-                waiting.push_back(record);
+    let ended = loop {
+        let mut bad_line = None;
+        while waiting.len() < WINDOW {
+            match lines.next(|line, number| keys.record(line, number)) {
+                Ok(None) => break,
+                Ok(Some((record, rejected))) => {
+                    sent.rejected += u64::from(rejected);
+                    waiting.push_back(record);
+                }
+                Err(error) => {
+                    bad_line = Some(error);
+                    break;
+                }
             }
         }
+        if let Some(error) = bad_line {
+            // What stands before the bad line goes out first: then the place to go on from is that line.
+            while !waiting.is_empty() && send(&streams, &stream, &mut waiting, &mut sent, &mut |_, _| {}).await.is_ok()
+            {
+            }
+            break Err(error);
+        }
         if waiting.is_empty() {
-            break;
+            break Ok(());
         }
         let before = sent.records;
-        send(&streams, &stream, &mut waiting, &mut sent, &mut |_, _| {}).await?;
+        if let Err(error) = send(&streams, &stream, &mut waiting, &mut sent, &mut |_, _| {}).await {
+            break Err(error);
+        }
         bar.inc(sent.records - before);
-    }
+    };
     bar.finish_and_clear();
+    if let Err(error) = ended {
+        let next = waiting.iter().map(|pending| pending.line).min().unwrap_or(lines.number);
+        return Err(error.after(&format!(
+            "stream {stream} took {} records of {}; line {next} is the first that it did not take",
+            sent.records, args.file
+        )));
+    }
     let json = json!({
         "stream": stream, "records": sent.records, "bytes": sent.bytes, "calls": sent.calls, "sentAgain": sent.again,
         "undecodable": sent.rejected});
@@ -87,47 +110,98 @@ pub(crate) async fn run(place: &Place, args: Produce, out: &mut Out) -> Result<D
     Ok(Done::Well)
 }
 
+/// Lines of a file or of standard input, as bytes: what is no text is for the table's quarantine to tell.
+struct Lines {
+    name: String,
+    input: Box<dyn BufRead + Send>,
+    number: u64,
+}
+
+impl Lines {
+    fn open(name: &str) -> Result<Self, Failure> {
+        if name == "-" {
+            return Ok(Self::over("standard input", Box::new(BufReader::new(std::io::stdin()))));
+        }
+        if Path::new(name).is_dir() {
+            return Err(Failure::Usage(format!(
+                "{name} is a directory: name a file of JSON lines, or - for standard input"
+            )));
+        }
+        let file = File::open(name).map_err(|e| Failure::Usage(format!("{name}: {e}")))?;
+        Ok(Self::over(name, Box::new(BufReader::new(file))))
+    }
+
+    fn over(name: &str, input: Box<dyn BufRead + Send>) -> Self {
+        Self { name: name.to_owned(), input, number: 0 }
+    }
+
+    /// The record of the next line that is not blank; never reads more than a record may hold.
+    fn next(&mut self, record: impl Fn(Vec<u8>, u64) -> (PutRecord, bool)) -> Result<Option<(Pending, bool)>, Failure> {
+        loop {
+            self.number += 1;
+            let mut line = Vec::new();
+            let read = self.input.by_ref().take(RECORD_BYTES as u64 + 1).read_until(b'\n', &mut line);
+            read.map_err(|e| Failure::Problem(format!("{}:{}: {e}", self.name, self.number)))?;
+            if line.is_empty() {
+                return Ok(None);
+            }
+            if line.last() == Some(&b'\n') {
+                line.pop();
+            }
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            let (record, rejected) = record(line, self.number);
+            if record.data.len() + record.partition_key.len() > RECORD_BYTES {
+                return Err(Failure::Usage(format!(
+                    "{}:{}: the line is longer than a record of Kinesis may be, {RECORD_BYTES} bytes with its partition key",
+                    self.name, self.number
+                )));
+            }
+            return Ok(Some((Pending { line: self.number, record }, rejected)));
+        }
+    }
+}
+
 /// Sends one call from the front of `waiting`; what was not taken stays, in its order. `placed` hears shard and sequence number of each record.
 pub(crate) async fn send(
     streams: &impl StreamWriter,
     stream: &str,
-    waiting: &mut VecDeque<PutRecord>,
+    waiting: &mut VecDeque<Pending>,
     sent: &mut Sent,
     placed: &mut (dyn FnMut(String, String) + Send),
 ) -> Result<(), Failure> {
-    let (call, rest) = split(std::mem::take(waiting));
-    let mut call = call;
+    let (mut call, rest) = split(std::mem::take(waiting));
     *waiting = rest;
     for attempt in 0..TRIES {
         sent.calls += 1;
-        let answer = streams.put_records(stream, &call).await;
-        let failed: Vec<PutRecord> = match answer {
+        let records: Vec<PutRecord> = call.iter().map(|pending| pending.record.clone()).collect();
+        let failed = match streams.put_records(stream, &records).await {
             Ok(results) => {
                 let mut failed = Vec::new();
-                for (record, result) in call.into_iter().zip(results) {
+                for (pending, result) in call.into_iter().zip(results) {
                     match result {
                         Ok(put) => {
                             sent.records += 1;
-                            sent.bytes += record.data.len() as u64;
+                            sent.bytes += pending.record.data.len() as u64;
                             placed(put.shard, put.sequence);
                         }
-                        Err(_) => failed.push(record),
+                        Err(_) => failed.push(pending),
                     }
                 }
                 failed
             }
-            Err(error)
-                if matches!(
+            Err(error) => {
+                let passes = matches!(
                     error.kind(),
                     StreamErrorKind::Throttled | StreamErrorKind::Unavailable | StreamErrorKind::Unknown
-                ) =>
-            {
-                if attempt + 1 == TRIES {
+                );
+                if !passes || attempt + 1 == TRIES {
+                    put_back(call, waiting);
                     return Err(error.into());
                 }
                 call
             }
-            Err(error) => return Err(error.into()),
         };
         if failed.is_empty() {
             return Ok(());
@@ -136,25 +210,33 @@ pub(crate) async fn send(
         call = failed;
         tokio::time::sleep(Duration::from_millis(50 << attempt.min(6))).await;
     }
+    let refused = call.len();
+    put_back(call, waiting);
     Err(Failure::Unavailable(format!(
-        "{} records of stream {stream} were refused {TRIES} times: the stream has too few shards, or does not answer; {} were written",
-        call.len(),
-        sent.records
+        "{refused} records of stream {stream} were refused {TRIES} times: the stream has too few shards, or does not answer"
     )))
 }
 
+/// Before what waits: for whoever tells how far it came.
+fn put_back(call: Vec<Pending>, waiting: &mut VecDeque<Pending>) {
+    for pending in call.into_iter().rev() {
+        waiting.push_front(pending);
+    }
+}
+
 /// One call's records, at most one of each key, and the others in their order.
-fn split(records: VecDeque<PutRecord>) -> (Vec<PutRecord>, VecDeque<PutRecord>) {
+fn split(records: VecDeque<Pending>) -> (Vec<Pending>, VecDeque<Pending>) {
     let (mut call, mut rest, mut bytes) = (Vec::new(), VecDeque::new(), 0);
     let mut taken: BTreeSet<String> = BTreeSet::new();
-    for record in records {
-        let full = call.len() >= PUT_RECORDS_MAX || (!call.is_empty() && bytes + record.data.len() > CALL_BYTES);
+    for pending in records {
+        let size = pending.record.data.len();
+        let full = call.len() >= PUT_RECORDS_MAX || (!call.is_empty() && bytes + size > CALL_BYTES);
         // A key that waits once waits on: the next of it must not go first.
-        if !taken.insert(record.partition_key.clone()) || full {
-            rest.push_back(record);
+        if !taken.insert(pending.record.partition_key.clone()) || full {
+            rest.push_back(pending);
         } else {
-            bytes += record.data.len();
-            call.push(record);
+            bytes += size;
+            call.push(pending);
         }
     }
     (call, rest)
@@ -186,23 +268,17 @@ impl<'a> Keys<'a> {
         Ok(Self { table, decoder, primary: table.schema.primary_key_indices(), bucket_key, bucketer })
     }
 
-    /// The record of a line, and whether the table cannot decode it.
-    fn record(&self, line: String) -> (PutRecord, bool) {
-        let row = match self.decoder.decode(line.as_bytes()) {
+    /// The record of a line, and whether the table cannot decode it. What is no row has no order to keep: each gets a key of its own.
+    fn record(&self, line: Vec<u8>, number: u64) -> (PutRecord, bool) {
+        let decoded = self.decoder.decode(&line);
+        let rejected = matches!(decoded, Decoded::Rejected(_));
+        let row = match decoded {
             Decoded::Changes(rows) => rows.into_iter().next_back().map(|change| change.row),
-            Decoded::Ignored(_) => None,
-            Decoded::Rejected(_) => {
-                return (
-                    PutRecord { data: line.into(), partition_key: "undecodable".to_owned(), explicit_hash_key: None },
-                    true,
-                );
-            }
+            Decoded::Ignored(_) | Decoded::Rejected(_) => None,
         };
         let Some(row) = row else {
-            return (
-                PutRecord { data: line.into(), partition_key: "no-row".to_owned(), explicit_hash_key: None },
-                false,
-            );
+            let partition_key = format!("{}-{number}", if rejected { "undecodable" } else { "no-row" });
+            return (PutRecord { data: line.into(), partition_key, explicit_hash_key: None }, rejected);
         };
         let key: Vec<String> = self.primary.iter().filter_map(|&c| self.cell(&row, c)).collect();
         // Kinesis takes 1 to 256 characters.
@@ -225,17 +301,18 @@ impl<'a> Keys<'a> {
 mod tests {
     use super::*;
 
-    fn record(key: &str, data: &'static str) -> PutRecord {
-        PutRecord { data: data.into(), partition_key: key.to_owned(), explicit_hash_key: None }
+    fn record(key: &str, data: &'static str) -> Pending {
+        let record = PutRecord { data: data.into(), partition_key: key.to_owned(), explicit_hash_key: None };
+        Pending { line: 1, record }
     }
 
     #[test]
     fn a_call_holds_one_record_of_a_key_and_the_others_keep_their_order() {
         let records = [record("a", "1"), record("b", "1"), record("a", "2"), record("a", "3"), record("c", "1")];
         let (call, rest) = split(records.into());
-        let show = |records: &mut dyn Iterator<Item = &PutRecord>| {
+        let show = |records: &mut dyn Iterator<Item = &Pending>| {
             records
-                .map(|r| format!("{}{}", r.partition_key, String::from_utf8_lossy(&r.data)))
+                .map(|p| format!("{}{}", p.record.partition_key, String::from_utf8_lossy(&p.record.data)))
                 .collect::<Vec<_>>()
                 .join(" ")
         };
@@ -245,11 +322,26 @@ mod tests {
 
     #[test]
     fn a_call_has_at_most_500_records_and_a_key_that_waited_is_not_passed() {
-        let mut records: VecDeque<PutRecord> = (0..600).map(|i| record(&format!("k{i}"), "x")).collect();
+        let mut records: VecDeque<Pending> = (0..600).map(|i| record(&format!("k{i}"), "x")).collect();
         records.push_back(record("k550", "later"));
         let (call, rest) = split(records);
         assert_eq!(call.len(), 500);
-        let of_550: Vec<&[u8]> = rest.iter().filter(|r| r.partition_key == "k550").map(|r| r.data.as_ref()).collect();
+        let of_550: Vec<&[u8]> =
+            rest.iter().filter(|p| p.record.partition_key == "k550").map(|p| p.record.data.as_ref()).collect();
         assert_eq!(of_550, [b"x".as_slice(), b"later"]);
+    }
+
+    #[test]
+    fn lines_may_be_no_text_and_an_endless_one_is_named() {
+        let text = [b"{\"id\": 1}\n\n\xff\xfe\n".as_slice(), &[b'x'; RECORD_BYTES + 10]].concat();
+        let mut lines = Lines::over("f", Box::new(std::io::Cursor::new(text)));
+        let record = |data: Vec<u8>, n: u64| {
+            (PutRecord { data: data.into(), partition_key: n.to_string(), explicit_hash_key: None }, false)
+        };
+        let mut next = || lines.next(record).map(|found| found.map(|(p, _)| (p.line, p.record.data.to_vec())));
+        assert_eq!(next().unwrap(), Some((1, b"{\"id\": 1}".to_vec())));
+        assert_eq!(next().unwrap(), Some((3, b"\xff\xfe".to_vec())));
+        let error = next().unwrap_err();
+        assert!(matches!(error, Failure::Usage(_)) && error.to_string().starts_with("f:4: "), "{error}");
     }
 }

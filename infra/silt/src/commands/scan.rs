@@ -1,9 +1,14 @@
 //! `silt scan`: the newest version of every row, merged on read; or the changelog.
 //!
 //! Neighbours: `siltstone_table::scan` reads; this module chooses columns and prints. Rows go out as they are read, but for aligned columns,
-//! which are gathered in blocks of a thousand.
+//! which are gathered in blocks of a thousand. Invariant: 1. a file that was there is replaced by a whole new one or not at all.
 
-use std::{fs::File, io::Write, sync::Arc};
+use std::{
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
 use serde_json::{Map, Value as Json};
@@ -37,18 +42,27 @@ pub(crate) async fn run(place: &Place, args: Scan, out: &mut Out) -> Result<Done
     let columns = columns(&table, args.select.as_deref())?;
     let request = ScanRequest { snapshot: args.snapshot.map(SnapshotId), filter, limit: args.limit };
     let form = if out.json && args.format == Output::Table { Output::Json } else { args.format };
-    let target: Box<dyn Write + Send> = match (&args.output_file, form) {
-        (Some(path), _) => Box::new(std::io::BufWriter::new(
-            File::create(path).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))?,
-        )),
-        (None, Output::Parquet) => {
+    if form == Output::Parquet && args.changelog {
+        return Err(Failure::Usage("--changelog prints row kinds: use --format json, csv or table".to_owned()));
+    }
+    let Some(path) = &args.output_file else {
+        if form == Output::Parquet {
             return Err(Failure::Usage("Parquet goes to a file: add --output-file FILE".to_owned()));
         }
-        (None, _) => Box::new(std::io::BufWriter::new(std::io::stdout())),
+        let target = Box::new(std::io::BufWriter::new(std::io::stdout()));
+        return print(&table, &request, Printer::new(&table, columns, form, args.changelog, target)?).await;
     };
-    let mut printer = Printer::new(&table, columns, form, args.changelog, target)?;
+    let staged = Staged::create(path)?;
+    let target = Box::new(std::io::BufWriter::new(staged.open()?));
+    let done = print(&table, &request, Printer::new(&table, columns, form, args.changelog, target)?).await?;
+    staged.keep()?;
+    Ok(done)
+}
+
+async fn print(table: &Table, request: &ScanRequest, mut printer: Printer<'_>) -> Result<Done, Failure> {
     let bar = out::progress("rows", None);
     let mut failed = None;
+    let with_changelog = printer.changelog;
     let mut take = |snapshot: Option<SnapshotId>, row: ScannedRow| {
         bar.inc(1);
         match printer.row(snapshot, row) {
@@ -59,10 +73,10 @@ pub(crate) async fn run(place: &Place, args: Scan, out: &mut Out) -> Result<Done
             }
         }
     };
-    if args.changelog {
-        changelog(&table, &request, |snapshot, row| take(Some(snapshot), row)).await?;
+    if with_changelog {
+        changelog(table, request, |snapshot, row| take(Some(snapshot), row)).await?;
     } else {
-        scan(&table, &request, |row| take(None, row)).await?;
+        scan(table, request, |row| take(None, row)).await?;
     }
     bar.finish_and_clear();
     if let Some(error) = failed {
@@ -70,6 +84,40 @@ pub(crate) async fn run(place: &Place, args: Scan, out: &mut Out) -> Result<Done
     }
     printer.finish()?;
     Ok(Done::Well)
+}
+
+/// A file that takes its name when it is whole; what is no ordinary file (a pipe, a device) is written as it is.
+struct Staged {
+    path: PathBuf,
+    part: Option<PathBuf>,
+}
+
+impl Staged {
+    fn create(path: &Path) -> Result<Self, Failure> {
+        let ordinary = std::fs::metadata(path).map_or(true, |found| found.is_file());
+        let name = path.file_name().ok_or_else(|| Failure::Usage(format!("{}: no file name", path.display())))?;
+        let part = format!(".{}.{}.part", name.to_string_lossy(), std::process::id());
+        Ok(Self { path: path.to_owned(), part: ordinary.then(|| path.with_file_name(part)) })
+    }
+
+    fn open(&self) -> Result<File, Failure> {
+        let path = self.part.as_ref().unwrap_or(&self.path);
+        File::create(path).map_err(|e| Failure::Usage(format!("{}: {e}", self.path.display())))
+    }
+
+    fn keep(mut self) -> Result<(), Failure> {
+        let Some(part) = self.part.take() else { return Ok(()) };
+        std::fs::rename(part, &self.path).map_err(|e| Failure::Problem(format!("{}: {e}", self.path.display())))
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if let Some(part) = &self.part {
+            // Nobody looks for it; an error here would hide the one that brought us here.
+            std::fs::remove_file(part).ok();
+        }
+    }
 }
 
 /// Indices of the chosen columns.
@@ -96,6 +144,7 @@ struct Printer<'a> {
     cells: Vec<Vec<String>>,
     rows: Vec<Vec<Value>>,
     header_due: bool,
+    empty: bool,
 }
 
 impl<'a> Printer<'a> {
@@ -108,9 +157,6 @@ impl<'a> Printer<'a> {
     ) -> Result<Self, Failure> {
         let (mut plain, mut parquet) = (Some(target), None);
         if form == Output::Parquet {
-            if changelog {
-                return Err(Failure::Usage("--changelog prints row kinds: use --format json, csv or table".to_owned()));
-            }
             let schema = table.layout.values().project(&columns).map_err(|e| Failure::Problem(e.to_string()))?;
             let properties = WriterProperties::builder().set_compression(Compression::ZSTD(Default::default())).build();
             if let Some(target) = plain.take() {
@@ -129,6 +175,7 @@ impl<'a> Printer<'a> {
             cells: Vec::new(),
             rows: Vec::new(),
             header_due,
+            empty: true,
         })
     }
 
@@ -142,6 +189,7 @@ impl<'a> Printer<'a> {
     }
 
     fn row(&mut self, snapshot: Option<SnapshotId>, row: ScannedRow) -> Result<(), Failure> {
+        self.empty = false;
         match self.form {
             Output::Json => self.json(snapshot, &row),
             Output::Parquet => {
@@ -213,7 +261,8 @@ impl<'a> Printer<'a> {
 
     fn finish(mut self) -> Result<(), Failure> {
         let gathered = !self.cells.is_empty() || !self.rows.is_empty();
-        if gathered || self.header_due {
+        let says_no_rows = self.empty && self.form == Output::Table;
+        if gathered || self.header_due || says_no_rows {
             self.block()?;
         }
         if let Some(writer) = self.parquet.take() {
@@ -249,5 +298,22 @@ mod tests {
     #[test]
     fn csv_cells_with_separators_are_quoted() {
         assert_eq!(csv_line(["a", "b,c", "d\"e", "f\ng"].into_iter()), "a,\"b,c\",\"d\"\"e\",\"f\ng\"");
+    }
+
+    #[test]
+    fn a_file_is_replaced_when_the_new_one_is_whole_and_a_device_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows.csv");
+        std::fs::write(&path, "precious").unwrap();
+        let staged = Staged::create(&path).unwrap();
+        staged.open().unwrap().write_all(b"half").unwrap();
+        drop(staged);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left behind");
+        let staged = Staged::create(&path).unwrap();
+        staged.open().unwrap().write_all(b"whole").unwrap();
+        staged.keep().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole");
+        assert!(Staged::create(Path::new("/dev/null")).unwrap().part.is_none());
     }
 }

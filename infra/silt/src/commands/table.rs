@@ -8,12 +8,13 @@ use serde_json::json;
 use siltstone_aws::LambdaMappings;
 use siltstone_commit::checkpoint::Checkpoint;
 use siltstone_decode::{Decoder, DecoderConfig, config::Format as Decoding};
+use siltstone_format::options::TableOptions;
 use siltstone_store::{
     mapping::EventSourceMappings,
     stream::{StreamAdmin, StreamErrorKind, StreamState},
 };
 use siltstone_table::{
-    Purpose, TableRef,
+    Purpose, TableError, TableRef,
     catalog::{self, NewTable},
     settings::Feed,
 };
@@ -52,13 +53,27 @@ fn new_table(args: &Create) -> Result<NewTable, Failure> {
         })?;
         columns.push((name.to_owned(), data_type.trim().to_owned()));
     }
-    let mut options = BTreeMap::from([("bucket".to_owned(), "1".to_owned())]);
+    let mut options = BTreeMap::new();
     for text in &args.options {
         let (key, value) = text
             .split_once('=')
             .ok_or_else(|| Failure::Usage(format!("--option '{text}': write KEY=VALUE, as in --option bucket=4")))?;
-        options.insert(key.trim().to_owned(), value.trim().to_owned());
+        let (key, value) = (key.trim(), value.trim());
+        let instead = match key {
+            "" => Some("write KEY=VALUE, as in --option bucket=4"),
+            "primary-key" => Some("use --primary-key"),
+            "partition" => Some("use --partition-by"),
+            "path" => Some("the warehouse and the table's name say where it is"),
+            _ => None,
+        };
+        if let Some(instead) = instead {
+            return Err(Failure::Usage(format!("--option '{text}': {instead}")));
+        }
+        if options.insert(key.to_owned(), value.to_owned()).is_some() {
+            return Err(Failure::Usage(format!("--option {key} is given twice")));
+        }
     }
+    options.entry("bucket".to_owned()).or_insert_with(|| "1".to_owned());
     Ok(NewTable {
         columns,
         partition_keys: args.partition_by.clone(),
@@ -90,19 +105,22 @@ async fn create(warehouse: &Warehouse, args: Create, out: &mut Out) -> Result<Do
         let words: Vec<String> = faults.iter().map(ToString::to_string).collect();
         Failure::Usage(format!("the decoder does not fit the table: {}", words.join("; ")))
     })?;
-    // The stream first: a table without one is of no use, an unused stream does no harm.
+    for warning in TableOptions::for_purpose(&schema, Purpose::Write).map_err(TableError::from)?.warnings {
+        out.say(format!("warning: {warning}"))?;
+    }
+    // The table first: one that is there already is refused before its stream is made. What fails after it is finished by the same command.
+    catalog::create(&warehouse.ports, &at, &table).await?;
     let arn = match &args.stream {
         Some(stream) => Some(stream_arn(warehouse, stream, args.shards).await?),
         None => None,
     };
-    catalog::create(&warehouse.ports, &at, &table).await?;
     if let Some(stream_arn) = &arn {
         Feed { stream_arn: stream_arn.clone(), decoder }.save(&warehouse.ports, &at).await?;
         if warehouse.served {
             served(warehouse, &at, stream_arn).await?;
         }
     }
-    let location = format!("s3://{}/{}", warehouse.ports.objects.bucket(), at.location());
+    let location = warehouse.location(&at);
     let words = match &args.stream {
         Some(stream) => format!("created {} at {location}, fed by stream {stream}", at.name),
         None => format!("created {} at {location}", at.name),
@@ -169,7 +187,7 @@ async fn describe(warehouse: &Warehouse, args: Named, out: &mut Out) -> Result<D
     });
     let columns: Vec<serde_json::Value> =
         schema.fields.iter().map(|f| json!({"id": f.id, "name": f.name, "type": f.data_type.to_string()})).collect();
-    let location = format!("s3://{}/{}", table.ports.objects.bucket(), table.at.location());
+    let location = warehouse.location(&table.at);
     let json = json!({
         "table": args.table, "location": location, "schemaId": schema.id.0, "columns": columns,
         "partitionKeys": schema.partition_keys, "primaryKeys": schema.primary_keys, "options": schema.options,

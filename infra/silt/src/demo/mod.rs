@@ -40,7 +40,7 @@ use tokio::task::JoinHandle;
 use crate::{
     FUNCTION,
     args::Demo,
-    commands::produce::{Sent, hash_key, send},
+    commands::produce::{Pending, Sent, hash_key, send},
     failure::{Done, Failure},
     out::Out,
 };
@@ -178,7 +178,8 @@ impl World {
         Ok(())
     }
 
-    async fn put(&mut self, mut records: VecDeque<PutRecord>) -> Result<(), Failure> {
+    async fn put(&mut self, records: VecDeque<PutRecord>) -> Result<(), Failure> {
+        let mut records = records.into_iter().map(|record| Pending { line: 0, record }).collect::<VecDeque<_>>();
         let placed = &mut self.placed;
         while !records.is_empty() {
             let mut place = |shard: String, sequence: String| {

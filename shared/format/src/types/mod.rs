@@ -2,6 +2,7 @@
 //!
 //! Neighbours: `text` reads and prints type strings; `schema` holds them per field, `value` holds values of them, `binary_row` lays values out by them.
 
+mod sql;
 mod text;
 
 pub(crate) use self::text::refuse_by_name;
