@@ -187,7 +187,7 @@ export class SiltstoneTable extends Construct {
     return `${plain}-${Aws.ACCOUNT_ID}-${Aws.REGION}`;
   }
 
-  /** A bucket that tells `compact` about task objects by itself: no custom resource, which CDK's own helper would add. */
+  /** A bucket that tells `compact` about task objects by itself: no custom resource, which CDK's own notifications would add. */
   private newBucket(): s3.Bucket {
     const bucket = new s3.Bucket(this, 'Bucket', {
       bucketName: this.bucketName,

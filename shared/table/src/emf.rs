@@ -1,4 +1,4 @@
-//! CloudWatch metrics in embedded metric format: one JSON line on standard output, no API call, no agent.
+//! CloudWatch metrics in embedded metric format: one JSON line on standard output, no API call, nothing else to run.
 //!
 //! Neighbours: the three functions print a document per invocation. Dimensions are bounded by construction: the table and the
 //! function, nothing that grows with data. Format: CloudWatch "Embedded metric format specification", version 0.

@@ -1,6 +1,6 @@
 //! The rules a schema must keep (paimon-format.md section 2), and what follows from it: key, partition and bucket key columns.
 //!
-//! Neighbours: `json` and `create` call [`TableSchema::validate`]; every writer and reader asks the index helpers.
+//! Neighbours: `json` and `create` call [`TableSchema::validate`]; every writer and reader asks the index functions.
 //! Invariants: 1. after `validate`, each key name has exactly one column; 2. the trimmed primary key is not empty; 3. column ids
 //! are unique, nested ones included, and none is above `highest_field_id`.
 
