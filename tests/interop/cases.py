@@ -177,7 +177,7 @@ def theirs(made: Table, creator: str, writers: list[str], filters: list, sequenc
 
 
 def large(made: Table, ours: bool) -> Callable:
-    """Thousands of rows: several files a run, several row groups a file, sections that are merged and files that are only moved."""
+    """Thousands of rows: several files a run, several row groups a file."""
     def story(run) -> None:
         maker, oracle = Maker(made, seed=11, pool=24_000, deletes=0.2), Oracle(made)
         maker.pool.sort(key=lambda cells: cells[0])

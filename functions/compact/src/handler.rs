@@ -99,7 +99,7 @@ impl Handler {
         let mut summary = CompactSummary::default();
         let mut result = Ok(());
         for record in event.records {
-            let key = record.s3.object.decoded_key();
+            let key = record.key();
             if record.s3.bucket.name != self.settings.bucket {
                 let other = record.s3.bucket.name;
                 result = Err(TableError::Invalid(format!(

@@ -66,7 +66,7 @@ export interface SiltstoneTableProps {
   readonly compactConcurrency?: number;
   /** How often maintain runs. Default: 5 minutes. */
   readonly maintainEvery?: Duration;
-  /** Decoder and mapping settings of `ingest`, and anything else the functions read from their environment. */
+  /** Anything else that the functions read from their environment; their READMEs list it. */
   readonly environment?: { readonly [name: string]: string };
   /** Verbosity of the functions' logs. Default: `info`. */
   readonly rustLog?: string;
@@ -407,15 +407,15 @@ function checkLimits(props: SiltstoneTableProps): void {
   }
 }
 
-/** An EventBridge event in the shape of an S3 notification, so that `compact` has one kind of input. Task names are plain
- *  (letters, digits, `_-./=`), hence equal with and without URL encoding. */
+/** An EventBridge event in the shape of an S3 notification, so that `compact` has one kind of input. The source stays EventBridge's: S3 encodes the
+ *  keys in its own notifications, EventBridge does not, and `compact` tells them apart by it. */
 function asS3Event(): events.RuleTargetInput {
   const at = events.EventField.fromPath;
   return events.RuleTargetInput.fromObject({
     Records: [
       {
         eventVersion: '2.1',
-        eventSource: 'aws:s3',
+        eventSource: at('$.source'),
         awsRegion: at('$.region'),
         eventTime: at('$.time'),
         eventName: 'ObjectCreated:Put',

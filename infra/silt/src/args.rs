@@ -53,7 +53,7 @@ pub(crate) struct Place {
     /// Use the local stack that keeps its state in DIR (started by `silt local --dir DIR`, or opened for this command).
     #[arg(long, global = true, value_name = "DIR", conflicts_with = "warehouse")]
     pub(crate) local: Option<PathBuf>,
-    /// A bare Paimon warehouse without pointer: file:///path or s3://bucket/prefix (scan, files, snapshots, compact, check only).
+    /// A bare Paimon warehouse without pointer: file:///path or s3://bucket/prefix (scan, files, snapshots, compact, check, table list and describe only).
     #[arg(long, global = true, value_name = "URI")]
     pub(crate) warehouse: Option<String>,
     /// Bucket of the warehouse on AWS.
@@ -92,6 +92,8 @@ pub(crate) enum Verb {
     Expire(Expire),
     /// Make the content of an older snapshot current again, as a new snapshot; stream positions stay.
     Rollback(Rollback),
+    /// Bring pointer and snapshots in line again: a lost or outdated pointer, a fork; also puts an existing Paimon table under a pointer.
+    Repair(Repair),
     /// Records that could not be decoded or typed.
     #[command(subcommand)]
     Quarantine(Quarantine),
@@ -311,8 +313,8 @@ pub(crate) struct Compact {
 pub(crate) struct Expire {
     /// db.table
     pub(crate) table: String,
-    /// Only say what would be deleted.
-    #[arg(long)]
+    /// With --orphans: only list them, delete nothing, expire nothing.
+    #[arg(long, requires = "orphans")]
     pub(crate) dry_run: bool,
     /// Also sweep files that no snapshot names (orphans older than a day).
     #[arg(long)]
@@ -342,4 +344,16 @@ pub(crate) struct QuarantineShow {
     pub(crate) table: String,
     /// Position as `list` prints it: shard/sequence number[.sub-sequence].
     pub(crate) position: String,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  silt --local ./state repair demo.orders\n  silt --bucket lake repair shop.orders --yes"
+)]
+pub(crate) struct Repair {
+    /// db.table
+    pub(crate) table: String,
+    /// Do it; without, only say what would be done (exit code 1 when there is something).
+    #[arg(long)]
+    pub(crate) yes: bool,
 }

@@ -112,6 +112,7 @@ async fn run(cli: Cli) -> Result<Done, Failure> {
         Verb::Check(args) => commands::check::run(place, args, &mut out).await,
         Verb::Expire(args) => commands::expire::run(place, args, &mut out).await,
         Verb::Rollback(args) => commands::rollback::run(place, args, &mut out).await,
+        Verb::Repair(args) => commands::repair::run(place, args, &mut out).await,
         Verb::Quarantine(args) => commands::quarantine::run(place, args, &mut out).await,
     }
 }

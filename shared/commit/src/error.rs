@@ -47,7 +47,7 @@ pub enum CommitError {
     },
     /// There is no pointer for this table.
     #[error(
-        "table {table} has no pointer; create it, or put an existing Paimon table under a pointer with `silt table adopt`"
+        "table {table} has no pointer; create it, or put an existing Paimon table under a pointer with `silt repair`"
     )]
     NoTable {
         /// Location.

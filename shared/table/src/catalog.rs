@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use siltstone_commit::{context::TableContext, pointer::Pointer, protocol};
+use siltstone_commit::{context::TableContext, error::CommitError, pointer::Pointer, protocol};
 use siltstone_format::{
     options::{Purpose, TableOptions},
     path::TableLocation,
@@ -21,6 +21,8 @@ use crate::{
     error::{Result, TableError},
     name::{TableName, TableRef},
     ports::Ports,
+    settings::Feed,
+    table::{load_pointer, read_schema},
 };
 
 /// What a new table looks like.
@@ -66,14 +68,27 @@ impl NewTable {
     }
 }
 
-/// Creates a table.
+/// Creates a table. One of the same schema that has no feed and no snapshot yet is taken as an earlier run of this that stopped half-way.
 ///
 /// # Errors
 /// When it exists, or its schema does not work; nothing was created then.
 pub async fn create(ports: &Ports, at: &TableRef, table: &NewTable) -> Result<Pointer> {
     let schema = table.schema(ports.clock.now_ms())?;
-    let context = TableContext::new(TableLocation::new(&at.location())?, schema.into())?;
-    drive(protocol::create(&context, None), ports, at).await
+    let context = TableContext::new(TableLocation::new(&at.location())?, schema.clone().into())?;
+    let created = drive(protocol::create(&context, None), ports, at).await;
+    let Err(TableError::Commit(CommitError::TableExists { .. })) = &created else { return created };
+    match unfinished(ports, at, &context.location, &schema).await {
+        Some(pointer) => Ok(pointer),
+        None => created,
+    }
+}
+
+async fn unfinished(ports: &Ports, at: &TableRef, location: &TableLocation, schema: &TableSchema) -> Option<Pointer> {
+    let (pointer, _) = load_pointer(ports, at, location).await.ok()?;
+    let there = read_schema(ports, location, pointer.schema_id).await.ok()?;
+    let same = TableSchema { time_millis: schema.time_millis, ..there } == *schema;
+    let fed = !matches!(Feed::load(ports, at).await, Err(TableError::NotFound(_)));
+    (same && !fed && pointer.snapshot.is_none()).then_some(pointer)
 }
 
 /// Names of the tables of a warehouse, from its schema objects; sorted.

@@ -493,7 +493,7 @@ fn unseen<'b>(batch: &'b StreamBatch, checkpoint: Option<&Checkpoint>) -> Result
                 if record.arrival_ms > covered_ms {
                     return Err(TableError::invalid(format!(
                         "shard {}: position {at} is at or below the checkpoint {} but arrived later: the stream was deleted and created \
-                         again under the same name; give the new stream another name, or reset the table's positions",
+                         again under the same name; give the new stream another name",
                         batch.shard, checkpoint.position
                     )));
                 }

@@ -17,6 +17,7 @@ pub mod name;
 mod open_files;
 pub mod ports;
 pub mod quarantine;
+pub mod repair;
 pub mod scan;
 pub mod settings;
 pub mod source;

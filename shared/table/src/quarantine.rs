@@ -1,4 +1,4 @@
-//! Reads the quarantine of a table and replays it.
+//! Reads the quarantine of a table.
 //!
 //! Neighbours: `ingest` writes the objects, `silt quarantine` shows them. Invariants: 1. a record is listed once, by its position, however
 //! often its batch was delivered or re-cut; 2. records above the checkpoint are not listed: their batch was never acknowledged.

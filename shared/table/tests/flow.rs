@@ -7,11 +7,13 @@ use bytes::Bytes;
 use serde_json::json;
 use siltstone_commit::protocol;
 use siltstone_format::{id::SnapshotId, value::Value};
-use siltstone_store::{memory::FaultPlan, object::PutMode};
+use siltstone_store::{item::ItemCondition, memory::FaultPlan, object::PutMode};
 use siltstone_table::{
+    catalog,
     compact::{self, CompactRequest, Compacted},
     driver::drive,
     maintain, quarantine,
+    repair::{self, Plan},
     scan::{ScanRequest, changelog},
 };
 use world::*;
@@ -81,6 +83,35 @@ async fn a_lost_changelog_is_an_error_and_no_empty_one() {
     let checked = drive(protocol::check(&table.context), &world.ports, &world.at).await.unwrap();
     let objects: Vec<&str> = checked.findings.iter().map(|f| f.object.as_str()).collect();
     assert_eq!(objects, [table.location.latest_hint().as_str(), list.as_str()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_pointer_is_made_again_and_the_stream_goes_on_where_it_was() {
+    let world = world(false, &[]).await;
+    let first = batch(1, &[row(1, "a"), row(2, "b")]);
+    world.ingest().handle(&first, FAR).await.unwrap();
+    assert_eq!(repair::plan(&world.ports, &world.at).await.unwrap().1, Plan::Settle);
+    world.ports.items.delete(&world.at.partition(), "pointer", ItemCondition::None).await.unwrap();
+    assert!(world.ingest().handle(&first, FAR).await.is_err(), "no pointer, no commit");
+    let (table, plan) = repair::plan(&world.ports, &world.at).await.unwrap();
+    assert_eq!(plan, Plan::MakePointer(SnapshotId(1)));
+    repair::run(&table, plan).await.unwrap();
+    assert_eq!(repair::plan(&world.ports, &world.at).await.unwrap().1, Plan::Settle);
+    let longer = batch(1, &[row(1, "a"), row(2, "b"), row(3, "c")]);
+    let report = world.ingest().handle(&longer, FAR).await.unwrap();
+    assert_eq!((report.redelivered, report.changes), (2, 1));
+    assert_eq!(world.rows(None).await, pairs(&[(1, "a"), (2, "b"), (3, "c")]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_creation_that_stopped_before_the_feed_is_finished_and_a_fed_table_is_not_touched() {
+    let world = world(false, &[]).await;
+    let again = |options: &[(&str, &str)]| new_table(false, options);
+    let exists = catalog::create(&world.ports, &world.at, &again(&[])).await.unwrap_err().to_string();
+    assert!(exists.contains("exists already"), "{exists}");
+    world.ports.items.delete(&world.at.partition(), "feed", ItemCondition::None).await.unwrap();
+    catalog::create(&world.ports, &world.at, &again(&[])).await.unwrap();
+    assert!(catalog::create(&world.ports, &world.at, &again(&[("bucket", "2")])).await.is_err(), "another schema");
 }
 
 #[tokio::test(flavor = "multi_thread")]

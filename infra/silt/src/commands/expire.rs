@@ -28,8 +28,8 @@ pub(crate) async fn run(place: &Place, args: Expire, out: &mut Out) -> Result<Do
         );
         out.object(&json, words)?;
     }
-    if args.orphans || args.dry_run {
-        let dry_run = args.dry_run || !args.orphans;
+    if args.orphans {
+        let dry_run = args.dry_run;
         let swept = maintain::sweep(&table, dry_run).await?;
         let json = json!({"orphans": swept.keys, "orphanBytes": swept.bytes, "seen": swept.seen, "deleted": !dry_run});
         let done = if dry_run { "would be deleted" } else { "deleted" };

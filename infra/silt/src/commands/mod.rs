@@ -9,6 +9,7 @@ pub(crate) mod files;
 pub(crate) mod local;
 pub(crate) mod produce;
 pub(crate) mod quarantine;
+pub(crate) mod repair;
 pub(crate) mod rollback;
 pub(crate) mod scan;
 pub(crate) mod snapshots;

@@ -108,7 +108,7 @@ async fn create(warehouse: &Warehouse, args: Create, out: &mut Out) -> Result<Do
     for warning in TableOptions::for_purpose(&schema, Purpose::Write).map_err(TableError::from)?.warnings {
         out.say(format!("warning: {warning}"))?;
     }
-    // The table first: one that is there already is refused before its stream is made. What fails after it is finished by the same command.
+    // The table first: one that is there already is refused before its stream is made. What stops after it is finished by the same command.
     catalog::create(&warehouse.ports, &at, &table).await?;
     let arn = match &args.stream {
         Some(stream) => Some(stream_arn(warehouse, stream, args.shards).await?),

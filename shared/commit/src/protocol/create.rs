@@ -42,7 +42,10 @@ pub(crate) async fn create(io: Io, context: TableContext, table_uuid: Option<Str
     }
     put_first_schema(&io, &context).await?;
     if !tip::list_snapshots(&io, steps::CREATE_READ_SCHEMA, &context).await?.is_empty() {
-        return Err(CommitError::TableExists { table, uuid: "unknown, without pointer: adopt it".to_owned() });
+        return Err(CommitError::TableExists {
+            table,
+            uuid: "unknown, without pointer: put it under one with `silt repair`".to_owned(),
+        });
     }
     let uuid = match table_uuid {
         Some(uuid) => uuid,

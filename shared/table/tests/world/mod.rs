@@ -40,8 +40,16 @@ pub async fn world(partition: bool, options: &[(&str, &str)]) -> World {
         ids: Arc::new(SeededIds::new(7)),
     };
     let at = TableRef::new("wh", "demo.orders".parse().unwrap());
+    let table = new_table(partition, options);
+    catalog::create(&ports, &at, &table).await.unwrap();
+    let decoder = DecoderConfig { format: Format::Json, op_field: Some("op".into()), ..DecoderConfig::default() };
+    Feed { stream_arn: STREAM.to_owned(), decoder }.save(&ports, &at).await.unwrap();
+    World { ports, clock, at }
+}
+
+pub fn new_table(partition: bool, options: &[(&str, &str)]) -> NewTable {
     let key = if partition { vec!["dt", "id"] } else { vec!["id"] };
-    let table = NewTable {
+    NewTable {
         columns: [("id", "BIGINT"), ("note", "STRING"), ("dt", "STRING")]
             .map(|(n, t)| (n.to_owned(), t.to_owned()))
             .into(),
@@ -49,11 +57,7 @@ pub async fn world(partition: bool, options: &[(&str, &str)]) -> World {
         primary_keys: key.into_iter().map(str::to_owned).collect(),
         options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>(),
         comment: None,
-    };
-    catalog::create(&ports, &at, &table).await.unwrap();
-    let decoder = DecoderConfig { format: Format::Json, op_field: Some("op".into()), ..DecoderConfig::default() };
-    Feed { stream_arn: STREAM.to_owned(), decoder }.save(&ports, &at).await.unwrap();
-    World { ports, clock, at }
+    }
 }
 
 pub fn batch(first: u64, rows: &[serde_json::Value]) -> StreamBatch {

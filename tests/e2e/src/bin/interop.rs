@@ -1,6 +1,6 @@
 //! Siltstone's side of `tests/interop`: creates tables on a directory, ingests records into them, compacts them.
 //!
-//! Neighbours: `tests/interop/siltstone.py` starts it once and sends it commands; other engines read the directory. What a bare warehouse
+//! Neighbours: `tests/interop/peers.py` starts it once and sends it commands; other engines read the directory. What a bare warehouse
 //! allows goes through `silt` itself instead (see there). Pointers live in memory: a table is ours as long as this process lives.
 //! Invariants: 1. one JSON command a line on standard input, one JSON answer a line on standard output, in order; 2. a record that does not
 //! become a row is an error, never left out.
