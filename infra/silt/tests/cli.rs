@@ -179,3 +179,32 @@ fn produce_sends_what_is_no_text_in_full_calls_and_names_the_line_that_stops_it(
     assert!(produce("/dev/zero").failure(2).contains("/dev/zero:1: "));
     assert!(produce(local.root.path().to_str().unwrap()).failure(2).contains("is a directory"));
 }
+
+#[test]
+fn a_bucket_that_cannot_be_compacted_stops_no_other_and_is_named() {
+    let mut local = Local::stopped();
+    local.serve();
+    local.create(&["--stream", "s", "--option", "bucket=2"]);
+    local.fill("old");
+    local.fill("new");
+    local.stop();
+    let mut files = Vec::new();
+    data_files(&local.dir, &mut files);
+    let mut file = fs::OpenOptions::new().read(true).write(true).open(&files[0]).unwrap();
+    file.seek(SeekFrom::End(-64)).unwrap();
+    let mut end = [0; 64];
+    file.read_exact(&mut end).unwrap();
+    file.seek(SeekFrom::End(-64)).unwrap();
+    file.write_all(&end.map(|byte| !byte)).unwrap();
+
+    let ended = local.silt(&["--json", "compact", "k.t", "--full"]);
+    assert_eq!(ended.code, Some(1), "{} {}", ended.out, ended.err);
+    let told: Vec<Value> = ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let failed: Vec<&Value> = told.iter().filter(|bucket| bucket["error"].is_string()).collect();
+    let done: Vec<&Value> = told.iter().filter(|bucket| bucket["snapshot"].is_number()).collect();
+    assert_eq!((failed.len(), done.len()), (1, 1), "{}", ended.out);
+    let words = format!("bucket {}: ", failed[0]["bucket"]);
+    assert!(ended.err.contains(&words) && ended.err.contains("nothing was changed in this bucket"), "{}", ended.err);
+    assert_eq!(ended.err.lines().count(), 1, "{}", ended.err);
+    assert!(!ended.err.contains('\u{1b}'), "{}", ended.err);
+}
