@@ -148,6 +148,43 @@ fn data_files(dir: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
+fn arguments_that_are_no_text_are_refused_in_words() {
+    let odd = OsStr::from_bytes(b"st\xff");
+    let ended = silt([OsStr::new("scan"), odd]);
+    assert_eq!(ended.code, Some(2), "{}", ended.err);
+    assert!(!ended.err.contains("panicked"), "{}", ended.err);
+    for args in [["--local", "", "scan", "k.t"], ["local", "--dir", "", "--exports"], ["demo", "--keep", "", "--json"]]
+    {
+        let ended = silt(args.iter().map(|word| if word.is_empty() { odd } else { OsStr::new(word) }));
+        assert!(ended.failure(2).contains("needs a name in UTF-8"), "{args:?}: {}", ended.err);
+    }
+}
+
+#[test]
+fn places_that_a_verb_does_not_use_and_two_places_are_refused() {
+    for (args, words) in [
+        (&["--local", "st", "local", "--port", "0"][..], "silt local --dir"),
+        (&["--warehouse", "file:///tmp", "local"], "silt local --dir"),
+        (&["--local", "st", "demo"], "--keep"),
+        (&["demo", "--warehouse", "file:///tmp"], "--keep"),
+        (&["--local", "st", "quarantine", "list", "k.t", "--warehouse", "file:///tmp"], "two places"),
+    ] {
+        let ended = silt(args);
+        assert!(ended.failure(2).contains(words), "{args:?}: {}", ended.err);
+    }
+}
+
+#[test]
+fn a_stack_that_cannot_serve_is_refused_before_it_starts() {
+    let empty = tempfile::tempdir().unwrap();
+    let functions = empty.path().to_str().unwrap();
+    let ended = silt(["local", "--port", "0", "--process", "--functions", functions]);
+    assert!(ended.failure(2).contains("siltstone-ingest/bootstrap is not there"), "{}", ended.err);
+    let ended = silt(["local", "--port", "65535"]);
+    assert!(ended.failure(2).contains("four ports in a row"), "{}", ended.err);
+}
+
+#[test]
 fn an_empty_table_says_so_beside_its_rows_and_a_failed_scan_leaves_the_file_alone() {
     let local = Local::stopped();
     local.create(&[]);
@@ -178,6 +215,21 @@ fn produce_sends_what_is_no_text_in_full_calls_and_names_the_line_that_stops_it(
     );
     assert!(produce("/dev/zero").failure(2).contains("/dev/zero:1: "));
     assert!(produce(local.root.path().to_str().unwrap()).failure(2).contains("is a directory"));
+}
+
+#[test]
+fn commands_at_once_on_a_stopped_stack_wait_for_each_other() {
+    let local = Local::stopped();
+    local.create(&["--stream", "s"]);
+    let holder = command(local.place(&["produce", "-", "--table", "k.t"])).stdin(Stdio::piped()).spawn().unwrap();
+    let scans: Vec<Child> = (0..4).map(|_| command(local.place(&["scan", "k.t"])).spawn().unwrap()).collect();
+    std::thread::sleep(Duration::from_secs(1));
+    let mut holder = holder;
+    holder.stdin.take().unwrap().write_all(b"{\"id\": 1}\n").unwrap();
+    Ended::from(holder.wait_with_output().unwrap()).well();
+    for scan in scans {
+        Ended::from(scan.wait_with_output().unwrap()).well();
+    }
 }
 
 #[test]
