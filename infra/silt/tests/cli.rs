@@ -161,6 +161,13 @@ fn arguments_that_are_no_text_are_refused_in_words() {
 }
 
 #[test]
+fn wrong_usage_is_json_with_json() {
+    let ended = silt(["--json", "scna"]);
+    let words: Value = serde_json::from_str(ended.failure(2)).unwrap();
+    assert!(words["error"].as_str().unwrap().starts_with("unrecognized subcommand 'scna'"), "{words}");
+}
+
+#[test]
 fn places_that_a_verb_does_not_use_and_two_places_are_refused() {
     for (args, words) in [
         (&["--local", "st", "local", "--port", "0"][..], "silt local --dir"),
