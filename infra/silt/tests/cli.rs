@@ -192,6 +192,31 @@ fn a_stack_that_cannot_serve_is_refused_before_it_starts() {
 }
 
 #[test]
+fn tables_are_made_and_dropped_in_words() {
+    let local = Local::stopped();
+    local.create(&["--column", "a ARRAY<INT>", "--column", "m MAP<STRING, ROW<x INT>>"]);
+    let columns: Value = serde_json::from_str(&local.silt(&["--json", "table", "describe", "k.t"]).well()).unwrap();
+    assert_eq!(columns["columns"][2]["type"], "ARRAY<INT>");
+    assert_eq!(columns["columns"][3]["type"], "MAP<STRING, ROW<x INT>>");
+    for (column, words) in [("v VECTOR<FLOAT, 3>", "VECTOR"), ("v BLOB", "BLOB"), ("v ARRAY", "ARRAY<INT>")] {
+        let ended = local.silt(&["table", "create", "k.u", "--column", column, "--primary-key", "id"]);
+        assert!(ended.failure(2).contains(words), "{}", ended.err);
+    }
+    let shards =
+        local.silt(&["table", "create", "k.u", "--column", "id INT", "--primary-key", "id", "--shards", "4000000000"]);
+    assert!(shards.code == Some(2) && shards.err.contains("1..=10000"), "{}", shards.err);
+
+    let drop = |args: &[&str]| local.silt(&[&["table", "drop", "k.t", "--yes"], args].concat());
+    drop(&[]).well();
+    let finished = drop(&["--purge"]).well();
+    assert!(finished.contains("1 objects deleted"), "{finished}");
+    for args in [&["--purge"][..], &[]] {
+        let ended = drop(args);
+        assert!(ended.failure(1).contains("there is no table k.t"), "{}", ended.err);
+    }
+}
+
+#[test]
 fn an_empty_table_says_so_beside_its_rows_and_a_failed_scan_leaves_the_file_alone() {
     let local = Local::stopped();
     local.create(&[]);

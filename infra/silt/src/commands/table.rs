@@ -14,7 +14,7 @@ use siltstone_store::{
     stream::{StreamAdmin, StreamErrorKind, StreamState},
 };
 use siltstone_table::{
-    Purpose, TableError, TableRef,
+    ErrorKind, Purpose, Table, TableError, TableRef,
     catalog::{self, NewTable},
     settings::Feed,
 };
@@ -108,12 +108,14 @@ async fn create(warehouse: &Warehouse, args: Create, out: &mut Out) -> Result<Do
     for warning in TableOptions::for_purpose(&schema, Purpose::Write).map_err(TableError::from)?.warnings {
         out.say(format!("warning: {warning}"))?;
     }
-    // The table first: one that is there already is refused before its stream is made. What fails after it is finished by the same command.
-    catalog::create(&warehouse.ports, &at, &table).await?;
+    // A table that is there already is refused before its stream is made; the stream comes before the table, for a stream that nothing reads
+    // does no harm, and a table without one cannot be finished.
+    refuse_existing(warehouse, &at).await?;
     let arn = match &args.stream {
         Some(stream) => Some(stream_arn(warehouse, stream, args.shards).await?),
         None => None,
     };
+    catalog::create(&warehouse.ports, &at, &table).await?;
     if let Some(stream_arn) = &arn {
         Feed { stream_arn: stream_arn.clone(), decoder }.save(&warehouse.ports, &at).await?;
         if warehouse.served {
@@ -127,6 +129,14 @@ async fn create(warehouse: &Warehouse, args: Create, out: &mut Out) -> Result<Do
     };
     out.object(&json!({"table": args.table, "location": location, "stream": arn}), words)?;
     Ok(Done::Well)
+}
+
+async fn refuse_existing(warehouse: &Warehouse, at: &TableRef) -> Result<(), Failure> {
+    match Table::open(&warehouse.ports, at, warehouse.authority, Purpose::Read).await {
+        Ok(_) => Err(Failure::Usage(format!("table {} exists already; drop it first or use another name", at.name))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The ARN of a stream; created in a local stack when missing.
@@ -236,4 +246,33 @@ async fn remove(warehouse: &Warehouse, args: Drop, out: &mut Out) -> Result<Done
     let words = format!("dropped {}; {deleted} objects deleted", args.table);
     out.object(&json!({"table": args.table, "deletedObjects": deleted}), words)?;
     Ok(Done::Well)
+}
+
+#[cfg(test)]
+mod tests {
+    use siltstone_local::{Stack, StackConfig};
+
+    use super::*;
+    use crate::args::{Cli, Verb};
+
+    #[tokio::test]
+    async fn a_table_that_is_there_is_refused_before_its_stream_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        Stack::start(StackConfig { dir: Some(dir.path().to_owned()), port: 0 }).await.unwrap().shutdown().await;
+        let create_with = |stream: &str| -> Cli {
+            let fixed = ["table", "create", "k.t", "--column", "id BIGINT", "--primary-key", "id", "--stream", stream];
+            let place = ["silt".into(), "--local".into(), dir.path().into()];
+            clap::Parser::try_parse_from(place.into_iter().chain(fixed.map(std::ffi::OsString::from))).unwrap()
+        };
+        let first = create_with("s1");
+        let warehouse = Warehouse::open(&first.place).await.unwrap();
+        for (cli, refused) in [(first, false), (create_with("s2"), true)] {
+            let Verb::Table(Args::Create(args)) = cli.verb else { panic!("parsed as something else") };
+            let ended = create(&warehouse, args, &mut Out::new(false)).await;
+            assert_eq!(ended.is_err_and(|e| e.to_string().contains("exists already")), refused);
+        }
+        let streams = warehouse.streams().unwrap();
+        assert!(streams.describe("s1").await.is_ok());
+        assert_eq!(streams.describe("s2").await.unwrap_err().kind(), StreamErrorKind::NotFound);
+    }
 }
