@@ -33,7 +33,8 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() && arguments.iter().any(|word| word == "--json") => {
-            return Failure::Usage(error.to_string().trim_end().to_owned()).report(true);
+            let words = error.to_string();
+            return Failure::Usage(words.trim_start_matches("error: ").trim_end().to_owned()).report(true);
         }
         Err(error) => error.exit(),
     };
@@ -41,7 +42,8 @@ fn main() -> ExitCode {
         return failure.report(cli.json);
     }
     let level = match cli.verbose {
-        0 => "error",
+        // A failure tells itself at the end; what libraries say of it on the way is for -v.
+        0 => "off,siltstone=error",
         1 => "warn,siltstone=info",
         _ => "info,siltstone=debug",
     };

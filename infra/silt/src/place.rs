@@ -10,7 +10,7 @@ use std::{
 };
 
 use siltstone_aws::{Clients, KinesisStream, LambdaMappings, Stores, Timeouts, create_items_table};
-use siltstone_local::{Endpoints, Stack, StackConfig, StackError, StackErrorKind, host};
+use siltstone_local::{Endpoints, Stack, StackConfig, StackErrorKind, host};
 use siltstone_store::{FsObjectStore, RandomIds, SystemClock, mapping::EventSourceMappings, memory::MemoryItemStore};
 use siltstone_table::{Authority, Ports, Purpose, Table, TableName, TableRef};
 
@@ -49,18 +49,44 @@ pub(crate) async fn serving(dir: &Path) -> Option<Endpoints> {
     matches!(answer, Ok(Ok(_))).then_some(endpoints)
 }
 
-/// Opens the stack of a directory for this command. One that is locked and does not serve belongs to another command, which ends soon.
-async fn started(dir: &Path) -> Result<Stack, StackError> {
+/// Refuses a directory that no stack can live in: its databases take their paths as text.
+pub(crate) fn need_text(dir: &Path) -> Result<(), Failure> {
+    match dir.to_str() {
+        Some(_) => Ok(()),
+        None => Err(Failure::Usage(format!("{}: a stack's directory needs a name in UTF-8", dir.display()))),
+    }
+}
+
+/// The stack of a directory.
+enum Opened {
+    /// For this command only.
+    Here(Stack),
+    /// In another process, which serves it.
+    There(Endpoints),
+}
+
+/// Opens the stack of a directory. One that is locked and does not serve belongs to another command, which ends soon: its ports go with it.
+async fn opened(dir: &Path) -> Result<Opened, Failure> {
     let until = Instant::now() + COMMAND_WAIT;
     loop {
         match Stack::start(StackConfig { dir: Some(dir.to_owned()), port: 0 }).await {
-            Err(error)
-                if error.kind() == StackErrorKind::Locked && serving(dir).await.is_none() && Instant::now() < until =>
-            {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            ended => return ended,
+            Ok(stack) => return Ok(Opened::Here(stack)),
+            Err(error) if error.kind() == StackErrorKind::Locked => {}
+            Err(error) => return Err(error.into()),
         }
+        if let Some(endpoints) = serving(dir).await {
+            return Ok(Opened::There(endpoints));
+        }
+        if Instant::now() >= until {
+            return Err(Failure::Unavailable(format!(
+                "another command has used the stack in {} for {} s: try again when it is done, or keep the stack up for both with \
+                 `silt local --dir {}`",
+                dir.display(),
+                COMMAND_WAIT.as_secs(),
+                dir.display()
+            )));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -98,15 +124,16 @@ impl Warehouse {
 
     async fn local(dir: &Path, place: &Place) -> Result<Self, Failure> {
         let bucket = place.bucket.as_deref().unwrap_or("siltstone");
-        let Some(endpoints) = Endpoints::remembered(dir) else {
+        need_text(dir)?;
+        if Endpoints::remembered(dir).is_none() {
             return Err(Failure::Usage(format!(
                 "there is no local stack in {}: start one with `silt local --dir {}`",
                 dir.display(),
                 dir.display()
             )));
-        };
-        match started(dir).await {
-            Ok(stack) => {
+        }
+        match opened(dir).await? {
+            Opened::Here(stack) => {
                 stack.s3().create_bucket(bucket)?;
                 let clients = host::clients(&stack.endpoints()).await;
                 create_items_table(&clients.dynamodb, &place.items_table, &SystemClock)
@@ -114,12 +141,10 @@ impl Warehouse {
                     .map_err(|e| Failure::Unavailable(e.to_string()))?;
                 Ok(Self { local: true, ..Self::over(clients, bucket, place, Some(stack)) })
             }
-            Err(error) if error.kind() == StackErrorKind::Locked => {
-                let endpoints = Endpoints::remembered(dir).unwrap_or(endpoints);
+            Opened::There(endpoints) => {
                 let clients = host::clients(&endpoints).await;
                 Ok(Self { local: true, served: true, ..Self::over(clients, bucket, place, None) })
             }
-            Err(error) => Err(error.into()),
         }
     }
 

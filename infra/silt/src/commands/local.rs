@@ -15,12 +15,24 @@ use crate::{
     args::Local,
     failure::{Done, Failure},
     out::Out,
-    place::serving,
+    place::{need_text, serving},
 };
 
+/// The last port that has three more after it.
+const LAST_FIRST_PORT: u16 = u16::MAX - 3;
+
 pub(crate) async fn run(args: Local, out: &mut Out) -> Result<Done, Failure> {
+    if let Some(dir) = &args.dir {
+        need_text(dir)?;
+    }
     if args.exports {
         return exports(args.dir.as_deref(), out).await;
+    }
+    if args.port > LAST_FIRST_PORT {
+        return Err(Failure::Usage(format!(
+            "--port {}: the stack needs four ports in a row, so the first is at most {LAST_FIRST_PORT}",
+            args.port
+        )));
     }
     let mode = if args.process {
         for role in [Role::Ingest, Role::Compact, Role::Maintain] {

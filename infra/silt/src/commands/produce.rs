@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use indicatif::ProgressBar;
 use serde_json::json;
 use siltstone_decode::{Decoded, Decoder};
 use siltstone_format::{bucket::Bucketer, value::Value};
@@ -57,47 +58,11 @@ pub(crate) async fn run(place: &Place, args: Produce, out: &mut Out) -> Result<D
     let keys = Keys::new(&table, &feed, args.align_buckets)?;
     let stream = feed.stream_arn.rsplit('/').next().unwrap_or_default().to_owned();
     let mut lines = Lines::open(&args.file)?;
-    let (mut waiting, mut sent) = (VecDeque::new(), Sent::default());
+    let mut sent = Sent::default();
     let bar = out::progress("records", None);
-    let ended = loop {
-        let mut bad_line = None;
-        while waiting.len() < WINDOW {
-            match lines.next(|line, number| keys.record(line, number)) {
-                Ok(None) => break,
-                Ok(Some((record, rejected))) => {
-                    sent.rejected += u64::from(rejected);
-                    waiting.push_back(record);
-                }
-                Err(error) => {
-                    bad_line = Some(error);
-                    break;
-                }
-            }
-        }
-        if let Some(error) = bad_line {
-            // What stands before the bad line goes out first: then the place to go on from is that line.
-            while !waiting.is_empty() && send(&streams, &stream, &mut waiting, &mut sent, &mut |_, _| {}).await.is_ok()
-            {
-            }
-            break Err(error);
-        }
-        if waiting.is_empty() {
-            break Ok(());
-        }
-        let before = sent.records;
-        if let Err(error) = send(&streams, &stream, &mut waiting, &mut sent, &mut |_, _| {}).await {
-            break Err(error);
-        }
-        bar.inc(sent.records - before);
-    };
+    let poured = pour(&streams, &stream, &mut lines, |line, number| keys.record(line, number), &mut sent, &bar).await;
     bar.finish_and_clear();
-    if let Err(error) = ended {
-        let next = waiting.iter().map(|pending| pending.line).min().unwrap_or(lines.number);
-        return Err(error.after(&format!(
-            "stream {stream} took {} records of {}; line {next} is the first that it did not take",
-            sent.records, args.file
-        )));
-    }
+    poured?;
     let json = json!({
         "stream": stream, "records": sent.records, "bytes": sent.bytes, "calls": sent.calls, "sentAgain": sent.again,
         "undecodable": sent.rejected});
@@ -108,6 +73,45 @@ pub(crate) async fn run(place: &Place, args: Produce, out: &mut Out) -> Result<D
     }
     out.object(&json, words)?;
     Ok(Done::Well)
+}
+
+/// Sends every line. A failure says how many records the stream confirmed, and the first line that it did not.
+async fn pour(
+    streams: &impl StreamWriter,
+    stream: &str,
+    lines: &mut Lines,
+    record: impl Fn(Vec<u8>, u64) -> (PutRecord, bool),
+    sent: &mut Sent,
+    bar: &ProgressBar,
+) -> Result<(), Failure> {
+    let (mut waiting, mut read) = (VecDeque::new(), Ok(()));
+    let ended = loop {
+        while read.is_ok() && waiting.len() < WINDOW {
+            match lines.next(&record) {
+                Ok(None) => break,
+                Ok(Some((pending, rejected))) => {
+                    sent.rejected += u64::from(rejected);
+                    waiting.push_back(pending);
+                }
+                // What stands before the bad line goes out first: then the place to go on from is that line.
+                Err(error) => read = Err(error),
+            }
+        }
+        if waiting.is_empty() {
+            break read;
+        }
+        if let Err(error) = send(streams, stream, &mut waiting, sent, &mut |_, _| {}).await {
+            break Err(error);
+        }
+        bar.set_position(sent.records);
+    };
+    ended.map_err(|error| {
+        let next = waiting.iter().map(|pending| pending.line).min().unwrap_or(lines.number);
+        error.after(&format!(
+            "stream {stream} confirmed {} records; {}:{next} is the first line that it did not",
+            sent.records, lines.name
+        ))
+    })
 }
 
 /// Lines of a file or of standard input, as bytes: what is no text is for the table's quarantine to tell.
@@ -140,26 +144,34 @@ impl Lines {
         loop {
             self.number += 1;
             let mut line = Vec::new();
-            let read = self.input.by_ref().take(RECORD_BYTES as u64 + 1).read_until(b'\n', &mut line);
+            let read = self.input.by_ref().take(RECORD_BYTES as u64 + 2).read_until(b'\n', &mut line);
             read.map_err(|e| Failure::Problem(format!("{}:{}: {e}", self.name, self.number)))?;
             if line.is_empty() {
                 return Ok(None);
             }
-            if line.last() == Some(&b'\n') {
-                line.pop();
+            if line.pop_if(|byte| *byte == b'\n').is_some() {
+                line.pop_if(|byte| *byte == b'\r');
+            }
+            // Before anything looks at it: what was read may be only the beginning of the line.
+            if line.len() > RECORD_BYTES {
+                return Err(self.too_long());
             }
             if line.trim_ascii().is_empty() {
                 continue;
             }
             let (record, rejected) = record(line, self.number);
             if record.data.len() + record.partition_key.len() > RECORD_BYTES {
-                return Err(Failure::Usage(format!(
-                    "{}:{}: the line is longer than a record of Kinesis may be, {RECORD_BYTES} bytes with its partition key",
-                    self.name, self.number
-                )));
+                return Err(self.too_long());
             }
             return Ok(Some((Pending { line: self.number, record }, rejected)));
         }
+    }
+
+    fn too_long(&self) -> Failure {
+        Failure::Usage(format!(
+            "{}:{}: the line is longer than a record of Kinesis may be, {RECORD_BYTES} bytes with its partition key",
+            self.name, self.number
+        ))
     }
 }
 
@@ -299,6 +311,11 @@ impl<'a> Keys<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use siltstone_store::stream::{Put, PutFailure, StreamError, StreamResult};
+
     use super::*;
 
     fn record(key: &str, data: &'static str) -> Pending {
@@ -331,10 +348,70 @@ mod tests {
         assert_eq!(of_550, [b"x".as_slice(), b"later"]);
     }
 
+    /// Takes calls without a record of the key `refused`; remembers what came.
+    #[derive(Debug, Default)]
+    struct Refusing {
+        refused: Option<&'static str>,
+        calls: Mutex<Vec<Vec<String>>>,
+    }
+
+    #[async_trait]
+    impl StreamWriter for Refusing {
+        async fn put_records(&self, stream: &str, records: &[PutRecord]) -> StreamResult<Vec<Result<Put, PutFailure>>> {
+            if records.iter().any(|r| Some(r.partition_key.as_str()) == self.refused) {
+                return Err(StreamError::new(StreamErrorKind::Invalid, "put_records", stream, "refused"));
+            }
+            let texts = records.iter().map(|r| String::from_utf8_lossy(&r.data).into_owned()).collect();
+            self.calls.lock().unwrap().push(texts);
+            Ok(records.iter().map(|_| Ok(Put { shard: "s".to_owned(), sequence: "1".to_owned() })).collect())
+        }
+    }
+    /// Every line is its own key.
+    fn by_line(data: Vec<u8>, _: u64) -> (PutRecord, bool) {
+        let partition_key = String::from_utf8_lossy(&data).chars().take(256).collect();
+        (PutRecord { data: data.into(), partition_key, explicit_hash_key: None }, false)
+    }
+
+    fn lines(text: impl Into<Vec<u8>>) -> Lines {
+        Lines::over("f", Box::new(std::io::Cursor::new(text.into())))
+    }
+
+    #[tokio::test]
+    async fn what_stands_before_a_line_that_is_too_long_is_sent_and_counted_and_nothing_after_it() {
+        let long = "x".repeat(RECORD_BYTES + 1);
+        let (streams, mut sent) = (Refusing::default(), Sent::default());
+        let mut lines = lines(format!("a\n\nb\n{long}\nc\n"));
+        let ended = pour(&streams, "s", &mut lines, by_line, &mut sent, &ProgressBar::hidden()).await;
+        let Err(Failure::Usage(words)) = ended else { panic!("{ended:?}") };
+        assert!(words.starts_with("f:4: the line is longer"), "{words}");
+        assert!(words.ends_with("; stream s confirmed 2 records; f:4 is the first line that it did not"), "{words}");
+        assert_eq!(*streams.calls.lock().unwrap(), [["a", "b"]]);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_refuses_is_told_with_what_it_took_and_where_to_go_on() {
+        let text: Vec<String> = (1..=600).map(|n| n.to_string()).collect();
+        let (streams, mut sent) = (Refusing { refused: Some("501"), ..Refusing::default() }, Sent::default());
+        let mut lines = lines(format!("{}\n{}\n", text.join("\n"), "x".repeat(RECORD_BYTES + 1)));
+        let ended = pour(&streams, "s", &mut lines, by_line, &mut sent, &ProgressBar::hidden()).await;
+        let words = ended.unwrap_err().to_string();
+        assert!(words.contains("refused") && !words.contains("longer"), "{words}");
+        assert!(words.ends_with("stream s confirmed 500 records; f:501 is the first line that it did not"), "{words}");
+    }
+
+    #[test]
+    fn line_ends_are_no_part_of_a_record_and_a_blank_line_is_not_read_without_end() {
+        let mut lines = lines(format!("a\r\n \n{}\n", " ".repeat(3 * RECORD_BYTES)));
+        let (first, _) = lines.next(by_line).unwrap().unwrap();
+        assert_eq!((first.line, first.record.data.as_ref()), (1, b"a".as_slice()));
+        let error = lines.next(by_line).map(|found| found.is_some()).unwrap_err();
+        assert!(error.to_string().starts_with("f:3: "), "{error}");
+    }
+
     #[test]
     fn lines_may_be_no_text_and_an_endless_one_is_named() {
         let text = [b"{\"id\": 1}\n\n\xff\xfe\n".as_slice(), &[b'x'; RECORD_BYTES + 10]].concat();
-        let mut lines = Lines::over("f", Box::new(std::io::Cursor::new(text)));
+        let mut lines = lines(text);
         let record = |data: Vec<u8>, n: u64| {
             (PutRecord { data: data.into(), partition_key: n.to_string(), explicit_hash_key: None }, false)
         };

@@ -94,6 +94,9 @@ struct Staged {
 
 impl Staged {
     fn create(path: &Path) -> Result<Self, Failure> {
+        // A link stays one: the file that it names is replaced.
+        let found = path.canonicalize();
+        let path = found.as_deref().unwrap_or(path);
         let ordinary = std::fs::metadata(path).map_or(true, |found| found.is_file());
         let name = path.file_name().ok_or_else(|| Failure::Usage(format!("{}: no file name", path.display())))?;
         let part = format!(".{}.{}.part", name.to_string_lossy(), std::process::id());
@@ -101,8 +104,12 @@ impl Staged {
     }
 
     fn open(&self) -> Result<File, Failure> {
-        let path = self.part.as_ref().unwrap_or(&self.path);
-        File::create(path).map_err(|e| Failure::Usage(format!("{}: {e}", self.path.display())))
+        let fault = |e: std::io::Error| Failure::Usage(format!("{}: {e}", self.path.display()));
+        let file = File::create(self.part.as_ref().unwrap_or(&self.path)).map_err(fault)?;
+        if let (Some(_), Ok(replaced)) = (&self.part, std::fs::metadata(&self.path)) {
+            file.set_permissions(replaced.permissions()).map_err(fault)?;
+        }
+        Ok(file)
     }
 
     fn keep(mut self) -> Result<(), Failure> {
@@ -250,7 +257,6 @@ impl<'a> Printer<'a> {
                 lines.extend(cells.iter().map(|row| csv_line(row.iter().map(String::as_str))));
                 lines.join("\n")
             }
-            _ if cells.is_empty() => "no rows".to_owned(),
             _ => out::table(&self.header(), &cells),
         };
         if let (Some(target), false) = (&mut self.target, text.is_empty()) {
@@ -260,10 +266,12 @@ impl<'a> Printer<'a> {
     }
 
     fn finish(mut self) -> Result<(), Failure> {
-        let gathered = !self.cells.is_empty() || !self.rows.is_empty();
-        let says_no_rows = self.empty && self.form == Output::Table;
-        if gathered || self.header_due || says_no_rows {
+        if !self.cells.is_empty() || !self.rows.is_empty() || self.header_due {
             self.block()?;
+        }
+        if self.empty && self.form == Output::Table {
+            // Not where the rows go: what reads them would take it for one.
+            writeln!(std::io::stderr(), "no rows").ok();
         }
         if let Some(writer) = self.parquet.take() {
             writer.close().map_err(|e| Failure::Problem(e.to_string()))?;
@@ -315,5 +323,21 @@ mod tests {
         staged.keep().unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole");
         assert!(Staged::create(Path::new("/dev/null")).unwrap().part.is_none());
+    }
+
+    #[test]
+    fn a_replaced_file_keeps_its_mode_and_a_link_to_it_stays_one() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let (path, link) = (dir.path().join("rows.csv"), dir.path().join("link"));
+        std::fs::write(&path, "old").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        symlink(&path, &link).unwrap();
+        let staged = Staged::create(&link).unwrap();
+        staged.open().unwrap().write_all(b"new").unwrap();
+        staged.keep().unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

@@ -237,3 +237,32 @@ async fn remove(warehouse: &Warehouse, args: Drop, out: &mut Out) -> Result<Done
     out.object(&json!({"table": args.table, "deletedObjects": deleted}), words)?;
     Ok(Done::Well)
 }
+
+#[cfg(test)]
+mod tests {
+    use siltstone_local::{Stack, StackConfig};
+
+    use super::*;
+    use crate::args::{Cli, Verb};
+
+    #[tokio::test]
+    async fn a_table_that_is_there_is_refused_before_its_stream_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        Stack::start(StackConfig { dir: Some(dir.path().to_owned()), port: 0 }).await.unwrap().shutdown().await;
+        let create_with = |stream: &str| -> Cli {
+            let fixed = ["table", "create", "k.t", "--column", "id BIGINT", "--primary-key", "id", "--stream", stream];
+            let place = ["silt".into(), "--local".into(), dir.path().into()];
+            clap::Parser::try_parse_from(place.into_iter().chain(fixed.map(std::ffi::OsString::from))).unwrap()
+        };
+        let first = create_with("s1");
+        let warehouse = Warehouse::open(&first.place).await.unwrap();
+        for (cli, refused) in [(first, false), (create_with("s2"), true)] {
+            let Verb::Table(Args::Create(args)) = cli.verb else { panic!("parsed as something else") };
+            let ended = create(&warehouse, args, &mut Out::new(false)).await;
+            assert_eq!(ended.is_err_and(|e| e.to_string().contains("exists already")), refused);
+        }
+        let streams = warehouse.streams().unwrap();
+        assert!(streams.describe("s1").await.is_ok());
+        assert_eq!(streams.describe("s2").await.unwrap_err().kind(), StreamErrorKind::NotFound);
+    }
+}

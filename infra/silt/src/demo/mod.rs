@@ -43,6 +43,7 @@ use crate::{
     commands::produce::{Pending, Sent, hash_key, send},
     failure::{Done, Failure},
     out::Out,
+    place::need_text,
 };
 use source::{COLUMNS, Change, Oracle, OrderChanges, TABLE};
 use telemetry::Telemetry;
@@ -106,6 +107,7 @@ impl World {
         let program =
             std::env::current_exe().map_err(|e| Failure::Problem(format!("this program cannot be found: {e}")))?;
         if let Some(dir) = &args.keep {
+            need_text(dir)?;
             std::fs::create_dir_all(dir).map_err(|e| Failure::Usage(format!("{}: {e}", dir.display())))?;
         }
         let stack = Stack::start(StackConfig { dir: args.keep.clone(), port: 0 }).await?;

@@ -73,9 +73,20 @@ impl DataType {
             return Err(fault("does not start with a type name"));
         };
         refuse_by_name(name)?;
+        refuse_nested(name).map_err(fault)?;
         let (parameters, suffix) = take_parameters(rest).map_err(fault)?;
         let kind = leaf(name, &parameters, &suffix).map_err(|detail| fault(&detail))?;
         Ok(Self { kind, nullable })
+    }
+}
+
+/// Nested types without their parts, or with them in parentheses.
+fn refuse_nested(name: &str) -> std::result::Result<(), &'static str> {
+    match name {
+        "ARRAY" | "MULTISET" => Err("takes the type of its elements in angle brackets: ARRAY<INT>, MULTISET<INT>"),
+        "MAP" => Err("takes the types of its keys and values in angle brackets: MAP<STRING, INT>"),
+        "ROW" => Err("takes its fields in angle brackets: ROW<a INT, b STRING>"),
+        _ => Ok(()),
     }
 }
 
@@ -185,7 +196,6 @@ fn leaf(name: &str, parameters: &[u32], suffix: &str) -> std::result::Result<Typ
         "TIMESTAMP" if suffix == "WITH LOCAL TIME ZONE" => fraction(parameters, 6).map(TypeKind::LocalTimestamp),
         "TIMESTAMP_LTZ" => fraction(parameters, 6).map(TypeKind::LocalTimestamp),
         "TIMESTAMP" => fraction(parameters, 6).map(TypeKind::Timestamp),
-        "ARRAY" | "MAP" | "MULTISET" | "ROW" => Err(format!("{name} is written as a JSON object, not as text")),
         _ => Err("is no type of Paimon".to_owned()),
     }?;
     let allowed: &[&str] = match kind {
@@ -263,6 +273,19 @@ mod tests {
         "DECIMAL(1, 0) NOT NULL",
         "TIMESTAMP(6) WITH LOCAL TIME ZONE NOT NULL",
     ];
+
+    #[test]
+    fn nested_types_without_angle_brackets_are_refused_with_how_to_write_them() {
+        for (text, words) in [
+            ("ARRAY", "ARRAY<INT>"),
+            ("MULTISET INT", "MULTISET<INT>"),
+            ("MAP(STRING, INT)", "MAP<STRING, INT>"),
+            ("ROW(a INT)", "ROW<a INT"),
+        ] {
+            let error = DataType::parse(text).unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
 
     #[test]
     fn canonical_type_strings_print_as_they_were_read() {

@@ -1,0 +1,294 @@
+//! `silt` as its users meet it: a process with arguments, two outputs and an exit code.
+//!
+//! Neighbours: unit tests beside the commands hold what needs no process. Every test has a directory and ports of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+#![allow(clippy::disallowed_methods, reason = "other processes are waited for, by the clock on the wall")]
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long a served table may take to show what was produced.
+const SHOWN_WITHIN: Duration = Duration::from_secs(60);
+
+/// A command that ended.
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+}
+
+impl Ended {
+    /// The words of a failure with this exit code: one line, no colours, no panic, nothing on standard output.
+    fn failure(&self, code: i32) -> &str {
+        assert_eq!(self.code, Some(code), "{} {}", self.out, self.err);
+        assert_eq!(self.err.trim_end().lines().count(), 1, "{}", self.err);
+        assert!(!self.err.contains(['\u{1b}']) && !self.err.contains("panicked"), "{}", self.err);
+        self.err.trim_end()
+    }
+
+    fn well(self) -> String {
+        assert_eq!(self.code, Some(0), "{} {}", self.out, self.err);
+        self.out
+    }
+}
+
+fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_silt"));
+    for name in ["SILTSTONE_BUCKET", "SILTSTONE_WAREHOUSE", "SILTSTONE_ITEMS_TABLE", "RUST_LOG"] {
+        command.env_remove(name);
+    }
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn silt<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Ended {
+    command(args).output().unwrap().into()
+}
+
+/// The directory of a local stack, and the process that serves it, if one does.
+struct Local {
+    root: TempDir,
+    dir: PathBuf,
+    served: Option<Child>,
+}
+
+impl Local {
+    /// A stack that was served once, and is not now.
+    fn stopped() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let mut local = Self { dir: root.path().join("stack"), root, served: None };
+        local.serve();
+        local.stop();
+        local
+    }
+
+    fn serve(&mut self) {
+        let dir = self.dir.as_os_str().to_owned();
+        let args = [OsString::from("--json"), "local".into(), "--port".into(), "0".into(), "--dir".into(), dir];
+        let mut child = command(args).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("AWS_ENDPOINT_URL"), "{line}");
+        self.served = Some(child);
+    }
+
+    /// As a power cut does.
+    fn stop(&mut self) {
+        if let Some(mut child) = self.served.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    fn place(&self, args: &[&str]) -> Vec<OsString> {
+        let place = [OsString::from("--local"), self.dir.clone().into()];
+        place.into_iter().chain(args.iter().map(OsString::from)).collect()
+    }
+
+    fn silt(&self, args: &[&str]) -> Ended {
+        silt(self.place(args))
+    }
+
+    fn create(&self, more: &[&str]) {
+        let fixed = ["table", "create", "k.t", "--column", "id BIGINT", "--column", "v STRING", "--primary-key", "id"];
+        self.silt(&[&fixed, more].concat()).well();
+    }
+
+    /// Produces rows 1 to 20 with a value, and waits until the table shows them.
+    fn fill(&self, value: &str) {
+        let lines: String = (1..=20).map(|id| format!("{{\"id\": {id}, \"v\": \"{value}\"}}\n")).collect();
+        self.silt(&["produce", &self.file("rows.jsonl", lines), "--table", "k.t"]).well();
+        let until = Instant::now() + SHOWN_WITHIN;
+        while self.silt(&["--json", "scan", "k.t", "--where", &format!("v = '{value}'")]).well().lines().count() < 20 {
+            assert!(Instant::now() < until, "the table does not show its rows");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        let path = self.root.path().join(name);
+        fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Stored bodies that are Parquet files.
+fn data_files(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            data_files(&path, found);
+        } else if fs::read(&path).unwrap().starts_with(b"PAR1") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn arguments_that_are_no_text_are_refused_in_words() {
+    let odd = OsStr::from_bytes(b"st\xff");
+    let ended = silt([OsStr::new("scan"), odd]);
+    assert_eq!(ended.code, Some(2), "{}", ended.err);
+    assert!(!ended.err.contains("panicked"), "{}", ended.err);
+    for args in [["--local", "", "scan", "k.t"], ["local", "--dir", "", "--exports"], ["demo", "--keep", "", "--json"]]
+    {
+        let ended = silt(args.iter().map(|word| if word.is_empty() { odd } else { OsStr::new(word) }));
+        assert!(ended.failure(2).contains("needs a name in UTF-8"), "{args:?}: {}", ended.err);
+    }
+}
+
+#[test]
+fn wrong_usage_is_json_with_json() {
+    let ended = silt(["--json", "scna"]);
+    let words: Value = serde_json::from_str(ended.failure(2)).unwrap();
+    assert!(words["error"].as_str().unwrap().starts_with("unrecognized subcommand 'scna'"), "{words}");
+}
+
+#[test]
+fn places_that_a_verb_does_not_use_and_two_places_are_refused() {
+    for (args, words) in [
+        (&["--local", "st", "local", "--port", "0"][..], "silt local --dir"),
+        (&["--warehouse", "file:///tmp", "local"], "silt local --dir"),
+        (&["--local", "st", "demo"], "--keep"),
+        (&["demo", "--warehouse", "file:///tmp"], "--keep"),
+        (&["--local", "st", "quarantine", "list", "k.t", "--warehouse", "file:///tmp"], "two places"),
+    ] {
+        let ended = silt(args);
+        assert!(ended.failure(2).contains(words), "{args:?}: {}", ended.err);
+    }
+}
+
+#[test]
+fn a_stack_that_cannot_serve_is_refused_before_it_starts() {
+    let empty = tempfile::tempdir().unwrap();
+    let functions = empty.path().to_str().unwrap();
+    let ended = silt(["local", "--port", "0", "--process", "--functions", functions]);
+    assert!(ended.failure(2).contains("siltstone-ingest/bootstrap is not there"), "{}", ended.err);
+    let ended = silt(["local", "--port", "65535"]);
+    assert!(ended.failure(2).contains("four ports in a row"), "{}", ended.err);
+}
+
+#[test]
+fn tables_are_made_and_dropped_in_words() {
+    let local = Local::stopped();
+    local.create(&["--column", "a ARRAY<INT>", "--column", "m MAP<STRING, ROW<x INT>>"]);
+    let columns: Value = serde_json::from_str(&local.silt(&["--json", "table", "describe", "k.t"]).well()).unwrap();
+    assert_eq!(columns["columns"][2]["type"], "ARRAY<INT>");
+    assert_eq!(columns["columns"][3]["type"], "MAP<STRING, ROW<x INT>>");
+    for (column, words) in [("v VECTOR<FLOAT, 3>", "VECTOR"), ("v BLOB", "BLOB"), ("v ARRAY", "ARRAY<INT>")] {
+        let ended = local.silt(&["table", "create", "k.u", "--column", column, "--primary-key", "id"]);
+        assert!(ended.failure(2).contains(words), "{}", ended.err);
+    }
+    let shards =
+        local.silt(&["table", "create", "k.u", "--column", "id INT", "--primary-key", "id", "--shards", "4000000000"]);
+    assert!(shards.code == Some(2) && shards.err.contains("1..=10000"), "{}", shards.err);
+
+    let drop = |args: &[&str]| local.silt(&[&["table", "drop", "k.t", "--yes"], args].concat());
+    drop(&[]).well();
+    let finished = drop(&["--purge"]).well();
+    assert!(finished.contains("1 objects deleted"), "{finished}");
+    for args in [&["--purge"][..], &[]] {
+        let ended = drop(args);
+        assert!(ended.failure(1).contains("there is no table k.t"), "{}", ended.err);
+    }
+}
+
+#[test]
+fn an_empty_table_says_so_beside_its_rows_and_a_failed_scan_leaves_the_file_alone() {
+    let local = Local::stopped();
+    local.create(&[]);
+    let ended = local.silt(&["scan", "k.t"]);
+    assert_eq!((ended.code, ended.out.as_str(), ended.err.as_str()), (Some(0), "", "no rows\n"));
+    let ended = local.silt(&["--json", "scan", "k.t"]);
+    assert_eq!((ended.out.as_str(), ended.err.as_str()), ("", ""));
+    let keep = local.file("keep.txt", "precious");
+    local.silt(&["scan", "k.t", "--snapshot", "999", "--output-file", &keep]).failure(1);
+    assert_eq!(fs::read_to_string(&keep).unwrap(), "precious");
+}
+
+#[test]
+fn produce_sends_what_is_no_text_in_full_calls_and_names_the_line_that_stops_it() {
+    let local = Local::stopped();
+    local.create(&["--stream", "s"]);
+    let produce = |file: &str| local.silt(&["--json", "produce", file, "--table", "k.t"]);
+    let bad = local.file("bad", b"\xff\xfe\n".repeat(1_000));
+    let told: Value = serde_json::from_str(&produce(&bad).well()).unwrap();
+    assert_eq!((&told["records"], &told["undecodable"], &told["calls"]), (&1_000.into(), &1_000.into(), &2.into()));
+    let long = [b"{\"id\": 1}\n\xff\n".as_slice(), &[b'x'; 2 << 20]].concat();
+    let long = local.file("long", long);
+    let ended = produce(&long);
+    let words = ended.failure(2);
+    assert!(
+        words.contains(&format!("{long}:3: the line is longer")) && words.contains("confirmed 2 records"),
+        "{words}"
+    );
+    assert!(produce("/dev/zero").failure(2).contains("/dev/zero:1: "));
+    assert!(produce(local.root.path().to_str().unwrap()).failure(2).contains("is a directory"));
+}
+
+#[test]
+fn commands_at_once_on_a_stopped_stack_wait_for_each_other() {
+    let local = Local::stopped();
+    local.create(&["--stream", "s"]);
+    let holder = command(local.place(&["produce", "-", "--table", "k.t"])).stdin(Stdio::piped()).spawn().unwrap();
+    let scans: Vec<Child> = (0..4).map(|_| command(local.place(&["scan", "k.t"])).spawn().unwrap()).collect();
+    std::thread::sleep(Duration::from_secs(1));
+    let mut holder = holder;
+    holder.stdin.take().unwrap().write_all(b"{\"id\": 1}\n").unwrap();
+    Ended::from(holder.wait_with_output().unwrap()).well();
+    for scan in scans {
+        Ended::from(scan.wait_with_output().unwrap()).well();
+    }
+}
+
+#[test]
+fn a_bucket_that_cannot_be_compacted_stops_no_other_and_is_named() {
+    let mut local = Local::stopped();
+    local.serve();
+    local.create(&["--stream", "s", "--option", "bucket=2"]);
+    local.fill("old");
+    local.fill("new");
+    local.stop();
+    let mut files = Vec::new();
+    data_files(&local.dir, &mut files);
+    let mut file = fs::OpenOptions::new().read(true).write(true).open(&files[0]).unwrap();
+    file.seek(SeekFrom::End(-64)).unwrap();
+    let mut end = [0; 64];
+    file.read_exact(&mut end).unwrap();
+    file.seek(SeekFrom::End(-64)).unwrap();
+    file.write_all(&end.map(|byte| !byte)).unwrap();
+
+    let ended = local.silt(&["--json", "compact", "k.t", "--full"]);
+    assert_eq!(ended.code, Some(1), "{} {}", ended.out, ended.err);
+    let told: Vec<Value> = ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let failed: Vec<&Value> = told.iter().filter(|bucket| bucket["error"].is_string()).collect();
+    let done: Vec<&Value> = told.iter().filter(|bucket| bucket["snapshot"].is_number()).collect();
+    assert_eq!((failed.len(), done.len()), (1, 1), "{}", ended.out);
+    let words = format!("bucket {}: ", failed[0]["bucket"]);
+    assert!(ended.err.contains(&words) && ended.err.contains("nothing was changed in this bucket"), "{}", ended.err);
+    assert_eq!(ended.err.lines().count(), 1, "{}", ended.err);
+    assert!(!ended.err.contains('\u{1b}'), "{}", ended.err);
+}
