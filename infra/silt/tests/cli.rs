@@ -20,6 +20,9 @@ use tempfile::TempDir;
 /// How long a served table may take to show what was produced.
 const SHOWN_WITHIN: Duration = Duration::from_secs(60);
 
+/// How long a command may take.
+const ENDED_WITHIN: Duration = Duration::from_secs(60);
+
 /// A command that ended.
 struct Ended {
     code: Option<i32>,
@@ -59,7 +62,18 @@ fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
 }
 
 fn silt<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Ended {
-    command(args).output().unwrap().into()
+    ended(command(args).spawn().unwrap())
+}
+
+/// Waits for a command; one that stays, as a stack that should not have been started does, is killed and then has no exit code.
+fn ended(mut child: Child) -> Ended {
+    let until = Instant::now() + ENDED_WITHIN;
+    // What is printed here fits in a pipe.
+    while child.try_wait().unwrap().is_none() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().ok();
+    child.wait_with_output().unwrap().into()
 }
 
 /// The directory of a local stack, and the process that serves it, if one does.
@@ -258,9 +272,9 @@ fn commands_at_once_on_a_stopped_stack_wait_for_each_other() {
     std::thread::sleep(Duration::from_secs(1));
     let mut holder = holder;
     holder.stdin.take().unwrap().write_all(b"{\"id\": 1}\n").unwrap();
-    Ended::from(holder.wait_with_output().unwrap()).well();
+    ended(holder).well();
     for scan in scans {
-        Ended::from(scan.wait_with_output().unwrap()).well();
+        ended(scan).well();
     }
 }
 
