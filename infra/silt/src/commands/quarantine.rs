@@ -63,6 +63,25 @@ pub(crate) fn words(record: &QuarantinedRecord) -> String {
         record.schema_id,
         code(record),
         record.reject.detail,
-        record.data.escape_ascii(),
+        shown(&record.data),
     )
+}
+
+/// Text as it is; what is none, or would move the cursor, escaped.
+fn shown(data: &[u8]) -> String {
+    match std::str::from_utf8(data) {
+        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        _ => data.escape_ascii().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn raw_bytes_are_shown_as_text_where_they_are_text() {
+        assert_eq!(shown(br#"{"op":"c"}"#), r#"{"op":"c"}"#);
+        assert_eq!(shown(b"a\xff\x1b[2J\n"), r"a\xff\x1b[2J\n");
+    }
 }
