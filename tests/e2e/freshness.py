@@ -57,21 +57,30 @@ def started(state: str, *argv: str) -> tuple[subprocess.Popen, dict[str, str]]:
     raise Wrong(f"{shlex.join(argv)} does not answer after {READY_SECONDS} s")
 
 
-def produce(kinesis, first: int, count: int, value: str, until: float) -> None:
-    """Puts rows; what is refused or gets no answer is put again, until it is taken."""
-    waiting = [{"Data": json.dumps({"id": i, "value": f"{value}-{i}"}).encode(), "PartitionKey": str(i)}
-               for i in range(first, first + count)]
+def records(first: int, count: int, value: str) -> list[dict]:
+    return [{"Data": json.dumps({"id": i, "value": f"{value}-{i}"}).encode(), "PartitionKey": str(i)}
+            for i in range(first, first + count)]
+
+
+def produce(kinesis, waiting: list[dict], stack: subprocess.Popen, until: float) -> list[dict]:
+    """Puts records; what is refused or gets no answer is put again, until it is taken.
+
+    Returns what is left to put once the stack has died: on a slow machine that is before the last record is taken.
+    """
     while waiting:
         call, rest = waiting[:500], waiting[500:]
         try:
             answer = kinesis.put_records(StreamName="orders", Records=call)
             again = [r for r, told in zip(call, answer["Records"]) if "ErrorCode" in told]
         except (BotoCoreError, ClientError) as error:
+            if stack.poll() is not None:
+                return waiting
             if time.monotonic() > until:
                 raise Wrong(f"the stream takes nothing any more: {error}") from error
             time.sleep(0.1)
             again = call
         waiting = again + rest
+    return waiting
 
 
 def rows(endpoints: dict[str, str]) -> dict[int, str]:
@@ -122,7 +131,8 @@ def run(state: str) -> dict:
         seconds = []
         for number in range(ROUNDS):
             began = time.monotonic()
-            produce(client(), number * ROWS, ROWS, "first", began + 30)
+            if produce(client(), records(number * ROWS, ROWS, "first"), stack, began + 30):
+                raise Wrong(f"the stack ended with {stack.poll()} while it took records")
             wanted |= {i: f"first-{i}" for i in range(number * ROWS, (number + 1) * ROWS)}
             seconds.append(wait_for(endpoints, len(wanted), began))
         check(endpoints, state, wanted)
@@ -135,13 +145,14 @@ def run(state: str) -> dict:
             raise Wrong("the stack came back at other addresses")
         first = ROUNDS * ROWS
         half = ROWS // 2
-        produce(client(), first, half, "killed", time.monotonic() + 30)
+        left = produce(client(), records(first, half, "killed"), stack, time.monotonic() + 30)
         killed = stack.wait(timeout=30)
         if killed != -signal.SIGKILL:
             raise Wrong(f"the stack was to be killed before a publication, it ended with {killed}")
         began = time.monotonic()
         stack, _ = started(state, *local)
-        produce(client(), first + half, ROWS - half, "killed", began + 30)
+        if produce(client(), left + records(first + half, ROWS - half, "killed"), stack, began + 30):
+            raise Wrong(f"the stack ended with {stack.poll()} while it took records")
         wanted |= {i: f"killed-{i}" for i in range(first, first + ROWS)}
         after_kill = wait_for(endpoints, len(wanted), began)
         check(endpoints, state, wanted)
