@@ -165,7 +165,9 @@ impl Session {
         drive(protocol::create(&context, None), &self.ports, &at).await?;
         let decoder = DecoderConfig { op_field: Some(OP_FIELD.to_owned()), ..DecoderConfig::default() };
         Feed { stream_arn: STREAM.to_owned(), decoder }.save(&self.ports, &at).await?;
-        let ingest = Ingest::new(self.ports.clone(), at, None, IngestLimits::default());
+        // Others alter tables here, and the next batch is to have the new columns.
+        let limits = IngestLimits { schema_interval_ms: 0, ..IngestLimits::default() };
+        let ingest = Ingest::new(self.ports.clone(), at, None, limits);
         self.writers.insert(name.to_owned(), (ingest, 1));
         Ok(json!({"table": name}))
     }
