@@ -55,12 +55,12 @@ class Oracle:
                 version.line = canon.line(version.cells, types)
         return sorted(version.line for version in self.alive())
 
-    def where(self, where: tuple) -> list[str]:
-        return sorted(canon.line(v.cells, self.table.types) for v in self.alive() if accepts(self.table, v.cells, where))
-
-    def project(self, columns: tuple[str, ...]) -> list[str]:
-        places, types = [self.table.index(name) for name in columns], self.table.project(columns).types
-        return sorted(canon.line([v.cells[i] for i in places], types) for v in self.alive())
+    def read(self, where: tuple | None, columns: tuple[str, ...] | None) -> list[str]:
+        """The rows of a condition, or some columns of them."""
+        table = self.table if columns is None else self.table.project(columns)
+        places = [self.table.index(name) for name, _ in table.columns]
+        kept = [v.cells for v in self.alive() if where is None or accepts(self.table, v.cells, where)]
+        return sorted(canon.line([cells[i] for i in places], table.types) for cells in kept)
 
     def alter(self, change: list) -> None:
         """One change of the schema, as `Java.alter` takes it, with types as canon.Type."""

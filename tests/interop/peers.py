@@ -98,7 +98,9 @@ class Process:
             raise RuntimeError(f"{self.name} ended with code {self.child.wait(10)} instead of an answer:\n{''.join(self.said)}")
         answer = json.loads(line)
         if "error" in answer:
-            raise Refused("\n".join([answer["error"], *answer.get("trace", "").splitlines()[:25]]))
+            trace = answer.get("trace", "").splitlines()
+            causes = [line for line in trace if line.startswith("Caused by")]
+            raise Refused("\n".join([answer["error"], *causes, *trace[:25]]))
         return answer
 
     def close(self) -> None:

@@ -130,6 +130,20 @@ pub(crate) async fn may_publish(io: &Io, context: &TableContext, pointer: &Point
     Ok(true)
 }
 
+/// Nothing of ours was ever committed, and others have expired the first snapshots of theirs. `None`: look again.
+pub(crate) async fn adopt_first(
+    io: &Io,
+    context: &TableContext,
+    pointer: &Pointer,
+) -> Result<Option<Pointer>, CommitError> {
+    if tip::unchanged(io, context, pointer).await? {
+        let there = tip::list_snapshots(io, steps::SETTLE_PROVE, context).await?;
+        let there: Vec<SnapshotId> = there.into_iter().map(|(id, _)| id).collect();
+        adopt_after_expiry(io, context, pointer, &there).await?;
+    }
+    Ok(None)
+}
+
 /// Only snapshots above the pointer's are left, and its lists are gone. Nobody deletes the lists of an unpublished snapshot so soon: our sweep
 /// knows the pointer, an orphan removal of others spares what is younger than a day. So ours was published, others committed on top of
 /// it and expired it. What they did cannot be held against our files any more; their newest snapshot is what every reader sees.

@@ -147,7 +147,7 @@ impl Checker<'_> {
         // Others may expire, too: what is missing below the oldest that is left was not rolled back.
         let oldest = ids.first().filter(|oldest| **oldest > pointer.earliest);
         let end = version.0.saturating_add(1);
-        if let Some(oldest) = oldest {
+        if let Some(oldest) = oldest.filter(|_| pointer.earliest <= version) {
             let until = oldest.0.min(end) - 1;
             self.note(
                 self.context.location.snapshot(pointer.earliest),

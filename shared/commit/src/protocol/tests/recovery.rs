@@ -128,6 +128,20 @@ fn rule_8_snapshot_of_ours_that_others_expired_below_their_own_is_passed_over() 
     assert_eq!(findings, []);
 }
 
+/// Random history of seed 120: our first commit became a snapshot 1 below theirs, which no reader sees.
+#[test]
+fn rule_8_table_that_others_began_and_expired_before_our_first_commit_is_adopted() {
+    let (context, mut world) = table();
+    world.monitor.foreign = true;
+    foreign_commit(&mut world, &context, 7);
+    let newest = foreign_commit(&mut world, &context, 9);
+    expired_by_others(&mut world, &context, newest);
+    let change = fixture::batch(&mut world, &context, 0, None, 4, ZERO);
+    assert_eq!(commit_ok(&mut world, &context, change).0, newest.next());
+    let numbers: Vec<i64> = live(&mut world, &context).iter().map(|e| e.file.min_sequence_number.0).collect();
+    assert!(numbers.contains(&7) && numbers.contains(&9), "the foreign rows are there: {numbers:?}");
+}
+
 #[test]
 fn rule_8_snapshot_that_vanished_with_its_lists_in_place_is_no_expiry() {
     let (context, mut world) = grown_by(2);
