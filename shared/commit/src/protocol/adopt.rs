@@ -118,7 +118,8 @@ pub(crate) async fn may_publish(io: &Io, context: &TableContext, pointer: &Point
     }
     let newest = there.last().copied();
     if let Some(found) = newest.filter(|id| *id > snapshot.id) {
-        if list_gone && there.first().is_some_and(|oldest| *oldest > snapshot.id) {
+        let expired = there.first().is_some_and(|oldest| *oldest > snapshot.id);
+        if expired && (list_gone || is_pinned(io, context, snapshot).await?) {
             return adopt_after_expiry(io, context, pointer, &there).await;
         }
         return Err(CommitError::PointerBehind { table, pointer: snapshot.id, found });
@@ -128,6 +129,13 @@ pub(crate) async fn may_publish(io: &Io, context: &TableContext, pointer: &Point
         return Err(CommitError::ForeignRollback { table, missing: snapshot.id });
     }
     Ok(true)
+}
+
+/// Whether a tag or a branch names this snapshot: it was published then, and an expiry leaves its lists.
+async fn is_pinned(io: &Io, context: &TableContext, snapshot: &Snapshot) -> Result<bool, CommitError> {
+    let roots = roots::pinned(io, steps::SETTLE_PROVE, context).await?;
+    let lists = |s: &Snapshot| (s.id, s.base_manifest_list.clone(), s.delta_manifest_list.clone());
+    Ok(roots.iter().any(|root| lists(&root.snapshot) == lists(snapshot)))
 }
 
 /// Nothing of ours was ever committed, and others have expired the first snapshots of theirs. `None`: look again.
@@ -144,7 +152,7 @@ pub(crate) async fn adopt_first(
     Ok(None)
 }
 
-/// Only snapshots above the pointer's are left, and its lists are gone. Nobody deletes the lists of an unpublished snapshot so soon: our sweep
+/// Only snapshots above the pointer's are left, and its lists are gone (or a tag holds them). Nobody deletes the lists of an unpublished snapshot so soon: our sweep
 /// knows the pointer, an orphan removal of others spares what is younger than a day. So ours was published, others committed on top of
 /// it and expired it. What they did cannot be held against our files any more; their newest snapshot is what every reader sees.
 async fn adopt_after_expiry(

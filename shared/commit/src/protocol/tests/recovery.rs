@@ -128,6 +128,23 @@ fn rule_8_snapshot_of_ours_that_others_expired_below_their_own_is_passed_over() 
     assert_eq!(findings, []);
 }
 
+/// Random history of seed 1004: a tag keeps the lists of the expired snapshot.
+#[test]
+fn rule_8_snapshot_of_ours_that_others_tagged_and_expired_is_passed_over() {
+    let (context, mut world) = grown_by(2);
+    world.monitor.foreign = true;
+    let ours = context.location.snapshot(SnapshotId(2));
+    let tagged = world.objects[&ours].clone();
+    world.objects.insert(context.location.tag("kept"), tagged);
+    foreign_commit(&mut world, &context, 7);
+    let newest = foreign_commit(&mut world, &context, 9);
+    expired_by_others(&mut world, &context, SnapshotId(2));
+    for id in 2..newest.0 {
+        world.objects.remove(&context.location.snapshot(SnapshotId(id)));
+    }
+    assert_eq!(world.ok(load(&context, false)).pointer.unwrap().version(), newest);
+}
+
 /// Random history of seed 120: our first commit became a snapshot 1 below theirs, which no reader sees.
 #[test]
 fn rule_8_table_that_others_began_and_expired_before_our_first_commit_is_adopted() {
