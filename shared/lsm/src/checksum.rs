@@ -1,8 +1,8 @@
-//! What a data file of ours says of itself in its footer: its own name, and the CRC-32 of all of its bytes.
+//! The checksum that a data file of ours carries in its footer: the CRC-32 of all of its bytes.
 //!
 //! Parquet's page checksums are not used: the `parquet` crate reads them and cannot write them, and they would not cover headers and footer.
-//! Other readers pass over keys that they do not know. Neighbours: `writer` seals, `reader` compares the name, `table` the checksum wherever
-//! it holds all bytes. Invariants: 1. the digits of the checksum count as [`OPEN`]; 2. a file without checksum (other engines) is taken as it is.
+//! Other readers pass over keys that they do not know. The file's name is not kept with it: a rollback copies files under new names.
+//! Neighbours: `writer` seals, `table` compares wherever it holds all bytes. Invariants: 1. the digits of the checksum count as [`OPEN`]; 2. a file without checksum (other engines) is taken as it is.
 
 use parquet::{
     file::metadata::{KeyValue, ParquetMetaData},
@@ -13,8 +13,6 @@ use crate::error::LsmError;
 
 /// Footer key of the checksum: eight hexadecimal digits.
 const SUM_KEY: &str = "siltstone.crc32";
-/// Footer key of the file's own name.
-const NAME_KEY: &str = "siltstone.file";
 /// What stands in place of the digits while the checksum is made.
 pub const OPEN: &[u8; 8] = b"00000000";
 /// `created_by` of files written by this version, and how that of every version begins.
@@ -45,10 +43,9 @@ impl Claim {
     }
 }
 
-/// Key-values that an open file is closed with.
-pub(crate) fn key_values(file_name: &str) -> [KeyValue; 2] {
-    let open = String::from_utf8_lossy(OPEN).into_owned();
-    [KeyValue::new(NAME_KEY.to_owned(), file_name.to_owned()), KeyValue::new(SUM_KEY.to_owned(), open)]
+/// The key-value that an open file is closed with.
+pub(crate) fn key_value() -> KeyValue {
+    KeyValue::new(SUM_KEY.to_owned(), String::from_utf8_lossy(OPEN).into_owned())
 }
 
 /// Puts the checksum into the last bytes of a file, footer included; `before` has seen all bytes before them.
@@ -69,16 +66,22 @@ fn digits_in(footer: &[u8]) -> Option<usize> {
     (at + OPEN.len() <= footer.len()).then_some(at)
 }
 
-/// The checksum that a file states; `None` where its writer stated none.
+/// The checksum that a file states; `None` where its writer stated none. Where it is `required`, a file of ours must have one: the footer may
+/// be damaged just there, which no reader minds.
 ///
 /// # Errors
 /// [`LsmError::Corrupt`] when there is no footer or the digits are none, [`LsmError::Unavailable`] when bytes cannot be fetched.
-pub fn claim<R: ChunkReader>(source: &R, object: &str) -> Result<Option<Claim>, LsmError> {
+pub fn claim<R: ChunkReader>(source: &R, object: &str, required: bool) -> Result<Option<Claim>, LsmError> {
     let length = crate::reader::footer_length(source, object)?;
     let start = source.len().saturating_sub(TAIL + length);
     let wanted = usize::try_from(length).unwrap_or(usize::MAX);
     let footer = source.get_bytes(start, wanted).map_err(|e| LsmError::read(object, &e))?;
-    let Some(at) = digits_in(&footer) else { return Ok(None) };
+    let Some(at) = digits_in(&footer) else {
+        if required && footer.windows(CREATED_BY_ANY.len()).any(|window| window == CREATED_BY_ANY.as_bytes()) {
+            return Err(LsmError::corrupt(object, "was written by Siltstone and its footer states no checksum"));
+        }
+        return Ok(None);
+    };
     let digits = footer.get(at..at + OPEN.len()).and_then(|digits| std::str::from_utf8(digits).ok());
     let crc32 = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
     let crc32 = crc32.ok_or_else(|| LsmError::corrupt(object, "the checksum in its footer is no number"))?;
@@ -90,7 +93,7 @@ pub fn claim<R: ChunkReader>(source: &R, object: &str) -> Result<Option<Claim>, 
 /// # Errors
 /// As [`claim`] and [`Claim::check`].
 pub fn check_whole(bytes: &bytes::Bytes, object: &str) -> Result<(), LsmError> {
-    match claim(bytes, object)? {
+    match claim(bytes, object, false)? {
         Some(claim) => claim.check(object, crc32_of(bytes, claim.digits_at)),
         None => Ok(()),
     }
@@ -108,20 +111,7 @@ pub fn crc32_of(bytes: &[u8], digits_at: u64) -> u32 {
     sum.finalize()
 }
 
-/// Refuses the content of another file, where the file says which it is.
-pub(crate) fn check_name(footer: &ParquetMetaData, file_name: &str) -> Result<(), LsmError> {
-    let values = footer.file_metadata().key_value_metadata();
-    let name = values.into_iter().flatten().find(|kv| kv.key == NAME_KEY).and_then(|kv| kv.value.as_deref());
-    match name {
-        Some(name) if name != file_name => {
-            let shown: String = name.chars().take(80).collect();
-            Err(LsmError::corrupt(file_name, format!("is the content of another data file, {shown}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Whether Siltstone wrote the file: then it carries field ids, its name and its checksum.
+/// Whether Siltstone wrote the file: then it carries field ids and its checksum.
 pub(crate) fn is_ours(footer: &ParquetMetaData) -> bool {
     footer.file_metadata().created_by().is_some_and(|by| by.starts_with(CREATED_BY_ANY))
 }

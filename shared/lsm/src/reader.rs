@@ -122,7 +122,6 @@ fn open_as<R: ChunkReader + 'static>(
             format!("holds {rows} rows, its manifest entry says {}", meta.row_count),
         ));
     }
-    checksum::check_name(builder.metadata(), object)?;
     let mut columns = Columns::find(builder.schema().fields(), file_schema, layout, object)?;
     if checksum::is_ours(builder.metadata()) {
         columns.check_ids(builder.schema().fields(), object)?;

@@ -137,7 +137,7 @@ fn bucketer(table: &Table, file: &ReachedFile, schema: &TableSchema) -> Option<B
 
 /// Compares a file with the checksum that it states.
 fn sum(source: &FileSource, name: &str) -> Result<Option<Fault>> {
-    let checked = checksum::claim(source, name).and_then(|claim| match claim {
+    let checked = checksum::claim(source, name, true).and_then(|claim| match claim {
         None => Ok(()),
         Some(claim) => {
             let unavailable =

@@ -289,8 +289,13 @@ async fn rows_in_another_bucket_or_partition_are_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_in_place_of_another_is_found() {
-    error("is the content of another data file, data-1.parquet", good, |e| e.file.file_name = "data-2.parquet".into())
-        .await;
+    let other =
+        |table: &Table| good(table).into_iter().map(|(k, day, n, kind)| (k, day, n + 1_000_000, kind)).collect();
+    let (file, other) = (written(good).await, written(other).await);
+    let size = other.entry.file.file_size;
+    let swapped = Written { table: file.table, entry: file.entry, bytes: other.bytes };
+    let (severity, message) = swapped.one(|e| e.file.file_size = size).await;
+    assert!(severity == Severity::Error && message.contains("sequence number 1000100 is outside"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
