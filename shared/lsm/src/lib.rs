@@ -4,8 +4,10 @@
 //! own, no clock, randomness or environment; "now" and byte sources are arguments.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
+pub mod audit;
 pub mod batch;
 pub mod buffer;
+pub mod checksum;
 pub mod compact;
 mod conform;
 pub mod error;

@@ -19,7 +19,7 @@ use arrow::{
 };
 use parquet::{
     arrow::{
-        ProjectionMask,
+        PARQUET_FIELD_ID_META_KEY, ProjectionMask,
         arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
     },
     file::{
@@ -31,10 +31,11 @@ use siltstone_format::{data_file::DataFileMeta, schema::TableSchema};
 
 use crate::{
     batch::{DELETE, INSERT, KeyValueBatch},
+    checksum,
     conform::conform,
     error::LsmError,
     keys::{KeyColumns, KeyEncoder},
-    layout::{FileLayout, SEQUENCE_NUMBER, VALUE_KIND},
+    layout::{FileLayout, KEY_PREFIX, SEQUENCE_NUMBER, VALUE_KIND},
     rows::nulls,
 };
 
@@ -57,7 +58,7 @@ pub fn open<R: ChunkReader + 'static>(
     file_schema: &TableSchema,
     layout: &FileLayout,
 ) -> Result<FileBatches, LsmError> {
-    open_as(source, meta, file_schema, layout, true)
+    open_as(source, meta, file_schema, layout, Reading { unique_keys: true, key_columns: false })
 }
 
 /// Opens a changelog file: as [`open`], but a key may stand more than once.
@@ -70,7 +71,29 @@ pub fn open_changelog<R: ChunkReader + 'static>(
     file_schema: &TableSchema,
     layout: &FileLayout,
 ) -> Result<FileBatches, LsmError> {
-    open_as(source, meta, file_schema, layout, false)
+    open_as(source, meta, file_schema, layout, Reading { unique_keys: false, key_columns: false })
+}
+
+/// Opens a data or changelog file for an audit: the key columns of a fat file are read too, and must equal the value columns.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn open_all<R: ChunkReader + 'static>(
+    source: R,
+    meta: &DataFileMeta,
+    layout: &FileLayout,
+    unique_keys: bool,
+) -> Result<FileBatches, LsmError> {
+    open_as(source, meta, layout.table(), layout, Reading { unique_keys, key_columns: true })
+}
+
+/// How a file is read.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    /// False for changelogs.
+    unique_keys: bool,
+    /// Whether key columns are read beside the value columns.
+    key_columns: bool,
 }
 
 fn open_as<R: ChunkReader + 'static>(
@@ -78,7 +101,7 @@ fn open_as<R: ChunkReader + 'static>(
     meta: &DataFileMeta,
     file_schema: &TableSchema,
     layout: &FileLayout,
-    unique_keys: bool,
+    reading: Reading,
 ) -> Result<FileBatches, LsmError> {
     let object = meta.file_name.as_str();
     if !object.ends_with(".parquet") {
@@ -87,7 +110,7 @@ fn open_as<R: ChunkReader + 'static>(
             remedy: "let its own engine rewrite it with file.format=parquet and no file.format.per.level".to_owned(),
         });
     }
-    check_footer(&source, object)?;
+    footer_length(&source, object)?;
     let options =
         ArrowReaderOptions::new().with_skip_arrow_metadata(true).with_page_index_policy(PageIndexPolicy::Skip);
     let builder = guarded(object, || ParquetRecordBatchReaderBuilder::try_new_with_options(source, options))?
@@ -99,7 +122,13 @@ fn open_as<R: ChunkReader + 'static>(
             format!("holds {rows} rows, its manifest entry says {}", meta.row_count),
         ));
     }
-    let columns = Columns::find(builder.schema().fields(), file_schema, layout, object)?;
+    let mut columns = Columns::find(builder.schema().fields(), file_schema, layout, object)?;
+    if checksum::is_ours(builder.metadata()) {
+        columns.check_ids(builder.schema().fields(), object)?;
+    }
+    if reading.key_columns {
+        columns.find_keys(builder.schema().fields(), layout);
+    }
     let mask = ProjectionMask::roots(builder.parquet_schema(), columns.roots());
     let batch_rows = batch_rows(builder.metadata(), &mask);
     let reader = guarded(object, || builder.with_projection(mask).with_batch_size(batch_rows).build())?
@@ -110,7 +139,7 @@ fn open_as<R: ChunkReader + 'static>(
         layout: layout.clone(),
         encoder: KeyEncoder::new(layout)?,
         meta: meta.clone(),
-        unique_keys,
+        unique_keys: reading.unique_keys,
         last: None,
         read: 0,
         done: false,
@@ -140,7 +169,7 @@ fn guarded<T>(object: &str, decode: impl FnOnce() -> T) -> Result<T, LsmError> {
 }
 
 /// The last eight bytes say how long the footer is; a damaged length must not be allocated.
-fn check_footer<R: ChunkReader>(source: &R, object: &str) -> Result<(), LsmError> {
+pub(crate) fn footer_length<R: ChunkReader>(source: &R, object: &str) -> Result<u64, LsmError> {
     let size = source.len();
     let Some(start) = size.checked_sub(8) else {
         return Err(LsmError::corrupt(object, format!("has {size} bytes: not a Parquet file")));
@@ -153,7 +182,7 @@ fn check_footer<R: ChunkReader>(source: &R, object: &str) -> Result<(), LsmError
             format!("its footer of {length} bytes is longer than the file, or than {FOOTER_MAX}"),
         ));
     }
-    Ok(())
+    Ok(length)
 }
 
 /// Rows of a batch such that it stays near [`BATCH_BYTES`].
@@ -176,6 +205,8 @@ struct Columns {
     kind: usize,
     /// Per table column: root column and the file schema's column, or nothing when the file does not have it.
     values: Vec<Option<(usize, usize)>>,
+    /// Key columns to be compared: root column and value column.
+    keys: Vec<(usize, usize)>,
     file_schema: Arc<TableSchema>,
 }
 
@@ -204,13 +235,41 @@ impl Columns {
             sequence: system(SEQUENCE_NUMBER)?,
             kind: system(VALUE_KIND)?,
             values,
+            keys: Vec::new(),
             file_schema: Arc::new(file_schema.clone()),
         })
+    }
+
+    /// Our files carry the field ids of their schema: a schema that names or numbers them otherwise is not the one they were written under,
+    /// and by name alone a renamed column would read as nulls.
+    fn check_ids(&self, fields: &arrow::datatypes::Fields, object: &str) -> Result<(), LsmError> {
+        for column in &self.file_schema.fields {
+            let same = |f: &&Arc<arrow::datatypes::Field>| f.name() == &column.name;
+            let id = fields.iter().find(same).and_then(|f| f.metadata().get(PARQUET_FIELD_ID_META_KEY));
+            if id.is_none_or(|id| *id != column.id.0.to_string()) {
+                let schema = self.file_schema.id;
+                let detail =
+                    format!("has no column `{}` of field id {}, as its schema {schema} says", column.name, column.id);
+                return Err(LsmError::corrupt(object, detail));
+            }
+        }
+        Ok(())
+    }
+
+    fn find_keys(&mut self, fields: &arrow::datatypes::Fields, layout: &FileLayout) {
+        let key = layout.key().iter().filter_map(|&value| layout.table().fields.get(value).map(|f| (value, &f.name)));
+        self.keys = key
+            .filter_map(|(value, name)| {
+                let name = format!("{KEY_PREFIX}{name}");
+                fields.iter().position(|f| *f.name() == name).map(|root| (root, value))
+            })
+            .collect();
     }
 
     fn roots(&self) -> Vec<usize> {
         let mut roots: Vec<usize> = self.values.iter().flatten().map(|(root, _)| *root).collect();
         roots.extend([self.sequence, self.kind]);
+        roots.extend(self.keys.iter().map(|(root, _)| *root));
         roots.sort_unstable();
         roots.dedup();
         roots
@@ -285,12 +344,31 @@ impl FileBatches {
             }
             values.push(array);
         }
+        for (root, value) in &self.columns.keys {
+            self.check_key(column(*root)?, *value, &values)?;
+        }
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let values = RecordBatch::try_new_with_options(self.layout.values().clone(), values, &options)
             .map_err(|e| LsmError::corrupt(object, e.to_string()))?;
         let sequence = self.system::<Int64Type>(column(self.columns.sequence)?, &Arrow::Int64)?;
         let kind = self.system::<Int8Type>(column(self.columns.kind)?, &Arrow::Int8)?;
         Ok(KeyValueBatch { values, sequence, kind, keys: None })
+    }
+
+    /// Other readers take keys from the key columns: both must be the same.
+    fn check_key(&self, key: &ArrayRef, value: usize, values: &[ArrayRef]) -> Result<(), LsmError> {
+        let (Some(field), Some(column), Some(array)) =
+            (self.layout.values().fields().get(value), self.layout.table().fields.get(value), values.get(value))
+        else {
+            return Err(LsmError::encode("layout and schema disagree"));
+        };
+        let key = conform(key, &column.data_type, &column.data_type, field).map_err(|detail| {
+            LsmError::corrupt(&self.meta.file_name, format!("key column `{}`: {detail}", column.name))
+        })?;
+        if key.to_data() == array.to_data() {
+            return Ok(());
+        }
+        self.fail(format!("its key column `{KEY_PREFIX}{0}` differs from its column `{0}`", column.name))
     }
 
     /// A system column; other integer widths are as good (plain INT32 kinds occur).

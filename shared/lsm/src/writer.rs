@@ -3,7 +3,8 @@
 //! Neighbours: `buffer` and `compact` feed it; `stats` turns Parquet statistics into Paimon's. Finished bytes can be taken at any
 //! time, so the caller streams them to a multipart upload and memory is bounded by one row group.
 //! Invariants: 1. rows are in ascending key order, each key once (checked by the feeding merge); 2. the description is exact: rows,
-//! bytes, first and last key, sequence range, delete rows; 3. only PLAIN and RLE_DICTIONARY encodings (trap 36).
+//! bytes, first and last key, sequence range, delete rows; 3. only PLAIN and RLE_DICTIONARY encodings (trap 36); 4. every byte is under
+//! the checksum in the footer (see `checksum`).
 
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ use siltstone_format::{
 
 use crate::{
     batch::{KeyValueBatch, is_retract},
+    checksum,
     error::LsmError,
     layout::{FileLayout, KEY_PREFIX, SEQUENCE_NUMBER},
     rows::row_at,
@@ -80,6 +82,7 @@ pub struct RunWriter {
     level: Level,
     source: FileSource,
     taken: u64,
+    sum: crc32fast::Hasher,
     rows: i64,
     deletes: i64,
     sequence: Option<(i64, i64)>,
@@ -107,7 +110,7 @@ fn properties(layout: &FileLayout, settings: &WriterSettings) -> Result<WriterPr
     };
     let mut builder = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
-        .set_created_by(concat!("siltstone version ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_created_by(checksum::CREATED_BY.to_owned())
         .set_compression(compression)
         .set_max_row_group_row_count(Some(settings.row_group_rows.max(1)))
         .set_statistics_enabled(EnabledStatistics::Chunk)
@@ -157,6 +160,7 @@ impl RunWriter {
             level,
             source,
             taken: 0,
+            sum: crc32fast::Hasher::new(),
             rows: 0,
             deletes: 0,
             sequence: None,
@@ -222,6 +226,7 @@ impl RunWriter {
     pub fn take_bytes(&mut self) -> Bytes {
         let bytes = std::mem::take(self.writer.inner_mut());
         self.taken += bytes.len() as u64;
+        self.sum.update(&bytes);
         Bytes::from(bytes)
     }
 
@@ -233,8 +238,12 @@ impl RunWriter {
         let (Some((min, max)), Some(first)) = (self.sequence, self.first_key.take()) else {
             return Err(LsmError::Rows("a data file needs at least one row".to_owned()));
         };
+        self.writer.append_key_value_metadata(checksum::key_value());
         let footer = self.writer.finish().map_err(LsmError::encode)?;
-        let rest = self.take_bytes();
+        let mut rest = std::mem::take(self.writer.inner_mut());
+        self.taken += rest.len() as u64;
+        checksum::seal(std::mem::take(&mut self.sum), &mut rest)?;
+        let rest = Bytes::from(rest);
         let types = self.layout.key_types();
         let (min_key, max_key) = (encode_row(&first, &types)?, encode_row(&self.last_key, &types)?);
         let key_stats = key_stats(&self.layout, &footer, (&first, &self.last_key), &self.nan)?;

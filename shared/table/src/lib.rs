@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
 pub mod catalog;
+pub mod check;
 pub mod compact;
 pub mod debt;
 pub mod driver;

@@ -73,6 +73,7 @@ pub(crate) async fn opener(table: &Table, files: &[ManifestEntry]) -> Result<Ope
                 detail: format!("has {found} bytes, its manifest entry says {size}"),
             });
         }
+        source.check_whole(object)?;
         reader::open(source, meta, schema, &layout).map(|batches| Box::new(batches) as RunBatches<'static>)
     }))
 }

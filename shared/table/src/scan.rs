@@ -15,6 +15,7 @@ use siltstone_format::{
 use siltstone_lsm::{
     batch::{INSERT, KeyValueBatch, UPDATE_AFTER},
     compact::run_batches,
+    error::LsmError,
     merge::{DropDeletes, Merge, MergeSettings},
     reader::open_changelog,
     rows::value_at,
@@ -207,6 +208,12 @@ async fn raw(table: &Table, entry: ManifestEntry) -> Result<Batches> {
     let key = table.data_key(&partition, entry.bucket, &entry.file.file_name)?;
     let size = u64::try_from(entry.file.file_size).unwrap_or(0);
     let source = crate::source::FileSource::open(&table.ports.objects, &key, size).await.map_err(|e| *e)?;
+    if parquet::file::reader::Length::len(&source) != size {
+        let detail =
+            format!("has {} bytes, its manifest entry says {size}", parquet::file::reader::Length::len(&source));
+        return Err(LsmError::Corrupt { object: key, detail }.into());
+    }
+    source.check_whole(&key)?;
     let layout = table.layout.clone();
     Ok(Batches::start(move |send| {
         let batches = match schemas.get(&entry.file.schema_id) {

@@ -5,6 +5,7 @@
 //! Invariants: 1. a reader sees exactly the size that the manifest entry says; 2. a failed fetch is an I/O error, never short data.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Read},
     ops::Range,
     sync::{Arc, Mutex},
@@ -12,6 +13,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use parquet::file::reader::{ChunkReader, Length};
+use siltstone_lsm::{checksum, error::LsmError};
 use siltstone_store::object::ObjectStore;
 use tokio::runtime::Handle;
 
@@ -40,6 +42,8 @@ pub struct Blocks {
     runtime: Handle,
     /// Most recently used last.
     recent: Mutex<Vec<(u64, Bytes)>>,
+    /// CRC-32 of each block that was fetched, by its number.
+    sums: Mutex<BTreeMap<u64, u32>>,
 }
 
 impl FileSource {
@@ -61,7 +65,32 @@ impl FileSource {
             size,
             runtime: Handle::current(),
             recent: Mutex::new(Vec::new()),
+            sums: Mutex::new(BTreeMap::new()),
         })))
+    }
+
+    /// Compares an object that is in memory as a whole with the checksum in its footer, if it has one. A large one is fetched by parts, of
+    /// which none has a checksum of its own: there a deep check looks.
+    ///
+    /// # Errors
+    /// When they differ.
+    pub fn check_whole(&self, name: &str) -> Result<(), LsmError> {
+        match self {
+            Self::Whole(bytes) => checksum::check_whole(bytes, name),
+            Self::Blocks(_) => Ok(()),
+        }
+    }
+
+    /// The CRC-32 of the whole object, with the checksum's own digits at `digits_at` taken as open. Blocks that were read before are not
+    /// fetched again.
+    ///
+    /// # Errors
+    /// When a block cannot be fetched.
+    pub fn crc32(&self, digits_at: u64) -> io::Result<u32> {
+        match self {
+            Self::Whole(bytes) => Ok(checksum::crc32_of(bytes, digits_at)),
+            Self::Blocks(blocks) => blocks.crc32(digits_at),
+        }
     }
 }
 
@@ -89,11 +118,33 @@ impl Blocks {
         }
         let start = number * BLOCK_BYTES;
         let bytes = self.fetch(start..(start + BLOCK_BYTES).min(self.size))?;
+        if let Ok(mut sums) = self.sums.lock() {
+            sums.entry(number).or_insert_with(|| crc32fast::hash(&bytes));
+        }
         if recent.len() >= BLOCKS {
             recent.remove(0);
         }
         recent.push((number, bytes.clone()));
         Ok(bytes)
+    }
+
+    fn crc32(&self, digits_at: u64) -> io::Result<u32> {
+        let mut whole = crc32fast::Hasher::new();
+        let with_digits = digits_at / BLOCK_BYTES;
+        for number in 0..with_digits {
+            let known = self.sums.lock().ok().and_then(|sums| sums.get(&number).copied());
+            let sum = match known {
+                Some(sum) => sum,
+                None => crc32fast::hash(&self.block(number)?),
+            };
+            whole.combine(&crc32fast::Hasher::new_with_initial_len(sum, BLOCK_BYTES));
+        }
+        // The footer is small, and the digits may stand across two blocks.
+        let start = with_digits * BLOCK_BYTES;
+        let rest = self.read(start, self.size - start)?;
+        let sum = checksum::crc32_of(&rest, digits_at - start);
+        whole.combine(&crc32fast::Hasher::new_with_initial_len(sum, rest.len() as u64));
+        Ok(whole.finalize())
     }
 
     fn read(&self, start: u64, length: u64) -> io::Result<Bytes> {

@@ -52,6 +52,15 @@ impl fmt::Display for Finding {
     }
 }
 
+/// A data or changelog file that a snapshot or tag reaches, and that is there with the right size: what a deep check reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReachedFile {
+    /// Its description, as the first manifest that was read has it.
+    pub entry: ManifestEntry,
+    /// Whether it is a changelog file.
+    pub changelog: bool,
+}
+
 /// What was looked at, and what was found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Checked {
@@ -63,6 +72,8 @@ pub struct Checked {
     pub manifests: u64,
     /// Live data files of the current snapshot.
     pub live_files: u64,
+    /// Files of all snapshots and tags, by object key.
+    pub files: BTreeMap<String, ReachedFile>,
 }
 
 struct Checker<'a> {
@@ -93,6 +104,7 @@ pub(crate) async fn run(io: Io, context: TableContext) -> Result<Checked, Commit
     };
     let first = pointer.as_ref().map_or(SnapshotId::FIRST, |p| p.earliest);
     checker.snapshots(first, current.as_ref()).await?;
+    checker.tags().await?;
     Ok(checker.result)
 }
 
@@ -248,7 +260,7 @@ impl Checker<'_> {
         }
         let live = Live::replay(entries);
         for entry in live.files() {
-            self.file(key, entry)?;
+            self.file(key, entry, false);
         }
         self.beside(key, snapshot).await?;
         let rows: i64 = live.files().map(|e| e.file.row_count).sum();
@@ -264,12 +276,37 @@ impl Checker<'_> {
         if let Some(name) = &snapshot.changelog_manifest_list {
             for meta in self.list(key, name, snapshot.changelog_manifest_list_size).await?.unwrap_or_default() {
                 for entry in self.manifest(&meta).await?.unwrap_or_default() {
-                    self.file(key, &entry)?;
+                    self.file(key, &entry, true);
                 }
             }
         }
         if let Some(name) = &snapshot.index_manifest {
             self.sized(key, &self.context.location.manifest(name), None);
+        }
+        if let Some(name) = &snapshot.statistics {
+            self.sized(key, &self.context.location.statistics(name), None);
+        }
+        Ok(())
+    }
+
+    /// Tags, and what branches hold: snapshots that are kept for their own sake.
+    async fn tags(&mut self) -> Result<(), CommitError> {
+        let is_branch = |key: &str| {
+            let name = key.rsplit('/').next().unwrap_or_default();
+            name.starts_with("snapshot-") || name.starts_with("tag-")
+        };
+        let (tags, branches) = (self.context.location.tag_prefix(), self.context.key("branch/branch-"));
+        let keys: Vec<String> = self
+            .sizes
+            .keys()
+            .filter(|k| k.starts_with(&tags) || (k.starts_with(&branches) && is_branch(k)))
+            .cloned()
+            .collect();
+        for key in keys {
+            let Some(object) = self.io.get(steps::CHECK_READ, key.clone()).await? else { continue };
+            if let Some(tag) = self.found(&key, codec::decode_snapshot(&key, &object.body))? {
+                self.content(&key, &tag).await?;
+            }
         }
         Ok(())
     }
@@ -298,7 +335,7 @@ impl Checker<'_> {
         }
         match manifests::read_list(self.io, steps::CHECK_READ, self.context, name).await {
             Ok(list) => Ok(list),
-            Err(error) => self.found(&key, error),
+            Err(error) => self.found(&key, Err(error)),
         }
     }
 
@@ -318,7 +355,7 @@ impl Checker<'_> {
                 self.seen.insert(meta.file_name.clone(), entries.clone());
                 Ok(Some(entries))
             }
-            Err(error) => self.found(&key, error),
+            Err(error) => self.found(&key, Err(error)),
         }
     }
 
@@ -341,13 +378,26 @@ impl Checker<'_> {
         }
     }
 
-    fn file(&mut self, snapshot: &str, entry: &ManifestEntry) -> Result<(), CommitError> {
+    fn file(&mut self, snapshot: &str, entry: &ManifestEntry, changelog: bool) {
         if entry.file.external_path.is_some() {
-            return Ok(());
+            return;
         }
-        let key = codec::bucket_file(self.context, entry, &entry.file.file_name)?;
-        self.sized(snapshot, &key, Some(entry.file.file_size));
-        Ok(())
+        let key = match codec::bucket_file(self.context, entry, &entry.file.file_name) {
+            Ok(key) => key,
+            Err(error) => {
+                return self.error(snapshot, format!("it reaches data file {}: {error}", entry.file.file_name));
+            }
+        };
+        if !self.sized(snapshot, &key, Some(entry.file.file_size)) {
+            return;
+        }
+        match self.result.files.get(&key) {
+            Some(known) if known.changelog != changelog || !same_claims(&known.entry, entry) => {
+                self.error(&key, "two manifests describe it differently; roll back to a snapshot before the second");
+            }
+            Some(_) => {}
+            None => drop(self.result.files.insert(key, ReachedFile { entry: entry.clone(), changelog })),
+        }
     }
 
     fn sized(&mut self, by: &str, key: &str, size: Option<i64>) -> bool {
@@ -363,13 +413,23 @@ impl Checker<'_> {
         fits
     }
 
-    fn found<T>(&mut self, key: &str, error: CommitError) -> Result<Option<T>, CommitError> {
-        match error.kind() {
-            crate::ErrorKind::Corrupt | crate::ErrorKind::NotFound | crate::ErrorKind::InvalidInput => {
-                self.error(key, error.to_string());
-                Ok(None)
-            }
-            _ => Err(error),
+    fn found<T>(&mut self, key: &str, read: Result<T, CommitError>) -> Result<Option<T>, CommitError> {
+        match read {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => match error.kind() {
+                crate::ErrorKind::Corrupt | crate::ErrorKind::NotFound | crate::ErrorKind::InvalidInput => {
+                    self.error(key, error.to_string());
+                    Ok(None)
+                }
+                _ => Err(error),
+            },
         }
     }
+}
+
+/// Whether two entries say the same of a file; its level changes when it is moved.
+fn same_claims(one: &ManifestEntry, other: &ManifestEntry) -> bool {
+    let mut moved = other.clone();
+    (moved.kind, moved.file.level) = (one.kind, one.file.level);
+    *one == moved
 }

@@ -29,7 +29,7 @@ use siltstone_format::{
 };
 
 pub use self::{
-    check::{Checked, Finding, Severity},
+    check::{Checked, Finding, ReachedFile, Severity},
     expire::{ExpireOptions, Expired},
     rollback::RollbackTarget,
     sweep::{SweepOptions, Swept},
