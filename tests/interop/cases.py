@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import canon
 from peers import Table
@@ -265,6 +266,21 @@ def compressions(run) -> None:
     run.check("compacted by us", made, oracle, [("region", "=", "eu"), ("dt", "<", 0), ("id", ">=", 0)])
 
 
+def schema_files(run) -> None:
+    """A table that we create is, field for field and option for option, what Java makes of the same words."""
+    def triples():
+        for name, made in (("all_types", table("schema_types", {"id": "BIGINT"} | ALL_TYPES | NESTED_TYPES, ["id"])),
+                           ("partitioned", table("schema_partitioned", PARTITIONED | SMALL, ["dt", "region", "id"], ("dt", "region"), bucket=3)),
+                           ("options", table("schema_options", PARTITIONED | SMALL, ["dt", "region", "id"], ("region",), options=ODD_OPTIONS))):
+            run.siltstone.create(made)
+            theirs = replace(made, name=made.name + "_of_java")
+            run.java.create(theirs)
+            ours, java = (json.loads((run.warehouse / t.name.replace(".", ".db/") / "schema/schema-0").read_text()) for t in (made, theirs))
+            for part in sorted((ours.keys() | java.keys()) - {"timeMillis"}):
+                yield f"{name}: {part}", ours.get(part), java.get(part)
+    run.compare("schema files of both", triples())
+
+
 KEY_FILTERS = [("id", "=", 0), ("id", ">=", 1_000), ("id", "<", -3_000)]
 PARTITION_FILTERS = [("dt", "=", 19_700), ("region", "=", "a/b=c d%é"), ("i32", ">=", 0), *KEY_FILTERS]
 SMALL = {"i32": "INT", "s": "STRING", "f64": "DOUBLE", "dec": "DECIMAL(12, 2)", "ts": "TIMESTAMP(6)"}
@@ -291,6 +307,7 @@ CASES = [
     Case("ours-multiset", "a MULTISET column",
          ours(table("multiset", {"id": "BIGINT", "m": "MULTISET<STRING NOT NULL>"}, ["id"]), []),
          limits={"pypaimon": "Unsupported data type: MULTISET"}),
+    Case("schema-files", "a table created by us has the schema file that Java makes", schema_files),
     Case("theirs-pypaimon", "pypaimon writes",
          theirs(table("of_pypaimon", {"id": "BIGINT NOT NULL"} | SMALL | NESTED_TYPES, ["id"], bucket=3),
                 "pypaimon", ["pypaimon"] * 4, KEY_FILTERS)),
