@@ -217,13 +217,18 @@ class World:
             self.travel(rng.choice(READERS), peers.View(snapshot=n), *self.snapshots[n])
         if self.tags and rng.random() < 0.4:
             name = rng.choice(sorted(self.tags))
-            self.travel(rng.choice([r for r in READERS if r != "siltstone"]), peers.View(tag=name), *self.tags[name])
+            self.travel(rng.choice(READERS), peers.View(tag=name), *self.tags[name])
         self.count(expected)
 
     def travel(self, reader: str, view: peers.View, schema: int, table: peers.Table, expected: list[str]) -> None:
-        """An older state with the columns that it had then."""
-        if table.columns == self.table.columns:
+        """An older state, with the columns that it had then; pypaimon and the `paimon` crate have today's."""
+        if table.columns != self.table.columns and reader not in ("siltstone", *histories.JAVAS):
+            return
+        now, self.oracle.table = self.oracle.table, table
+        try:
             self.compare(reader, view, expected)
+        finally:
+            self.oracle.table = now
 
     def count(self, expected: list[str]) -> None:
         """Rows by metadata, where Java can tell."""

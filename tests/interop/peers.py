@@ -168,7 +168,8 @@ class Siltstone:
         """Rows as canonical text, read as a table without pointer. It has no projections: there `silt` only leaves columns out."""
         path = self.scratch.file("jsonl")
         condition = view.where and where_text(table, view.where)
-        self.process.ask(verb="scan", table=table.name, out=str(path), filter=condition, snapshot=view.snapshot, bare=True)
+        self.process.ask(verb="scan", table=table.name, out=str(path), filter=condition, snapshot=view.snapshot, tag=view.tag,
+                         bare=True)
         rows = Scratch.take(path)
         if view.columns is None:
             return rows

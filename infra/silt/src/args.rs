@@ -268,9 +268,12 @@ pub(crate) struct Scan {
     /// At most this many rows.
     #[arg(long)]
     pub(crate) limit: Option<usize>,
-    /// Read this snapshot instead of the current one.
+    /// Read this snapshot instead of the current one, with the columns of its time.
     #[arg(long, value_name = "ID")]
     pub(crate) snapshot: Option<i64>,
+    /// Read the snapshot that this tag holds.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["snapshot", "changelog"])]
+    pub(crate) tag: Option<String>,
     /// Read the changelog (all snapshots, or the one of --snapshot) instead of the table's rows.
     #[arg(long)]
     pub(crate) changelog: bool,

@@ -33,4 +33,4 @@ pub use siltstone_format::options::Purpose;
 pub use error::{ErrorKind, Result, TableError};
 pub use name::{TableName, TableRef};
 pub use ports::Ports;
-pub use table::Table;
+pub use table::{Table, Version};

@@ -28,14 +28,14 @@ use crate::{
     filter::Filter,
     open_files::opener,
     state,
-    table::Table,
+    table::{Table, Version},
 };
 
 /// What to read.
 #[derive(Debug, Clone, Default)]
 pub struct ScanRequest {
-    /// Snapshot, or the current one.
-    pub snapshot: Option<SnapshotId>,
+    /// The state to read.
+    pub version: Version,
     /// Rows to keep.
     pub filter: Filter,
     /// At most so many rows.
@@ -62,7 +62,7 @@ pub async fn scan(
     request: &ScanRequest,
     mut sink: impl FnMut(ScannedRow) -> bool + Send,
 ) -> Result<u64> {
-    let Some(snapshot) = table.snapshot(request.snapshot).await? else { return Ok(0) };
+    let Some(snapshot) = table.snapshot(&request.version).await? else { return Ok(0) };
     let wanted = Wanted::new(table, &request.filter)?;
     let entries = state::live_files(table, &snapshot, Scope::Everything).await?;
     let mut read = 0u64;
@@ -104,16 +104,19 @@ pub async fn changelog(
     mut sink: impl FnMut(SnapshotId, ScannedRow) -> bool + Send,
 ) -> Result<u64> {
     // The snapshot vouches for the schema that this option is taken from.
-    table.snapshot(request.snapshot).await?;
+    table.snapshot(&request.version).await?;
     if table.options.changelog_producer == ChangelogProducer::None {
         return Err(TableError::invalid(format!(
             "{} writes no changelog (changelog-producer = none): create it with --option changelog-producer=input",
             table.at.name
         )));
     }
-    let ids = match request.snapshot {
-        Some(id) => vec![id],
-        None => state::snapshot_ids(table).await?,
+    let ids = match &request.version {
+        Version::Snapshot(id) => vec![*id],
+        Version::Tag(name) => {
+            return Err(TableError::invalid(format!("tag {name} holds no changelog: name the snapshot")));
+        }
+        Version::Current => state::snapshot_ids(table).await?,
     };
     let mut read = 0u64;
     for id in ids {

@@ -50,6 +50,28 @@ pub async fn read_snapshot(table: &Table, id: SnapshotId) -> Result<Snapshot> {
     }
 }
 
+/// Reads the snapshot that a tag holds.
+///
+/// # Errors
+/// [`TableError::NotFound`] when there is no such tag; [`TableError::Invalid`] for what can be no tag's name.
+pub async fn read_tag(table: &Table, name: &str) -> Result<Snapshot> {
+    if name.is_empty() || name.contains(['/', '\\']) {
+        return Err(TableError::invalid(format!("{name:?} is no name of a tag")));
+    }
+    let key = table.location.tag(name);
+    match table.ports.objects.get(&key).await {
+        Ok(object) => {
+            let snapshot = Snapshot::from_json(&key, &object.bytes)?;
+            table.check_snapshot(&key, &snapshot)?;
+            Ok(snapshot)
+        }
+        Err(error) if error.kind() == ObjectErrorKind::NotFound => {
+            Err(TableError::NotFound(format!("{} has no tag {name} (object {key})", table.at.name)))
+        }
+        Err(error) => Err((*error).into()),
+    }
+}
+
 /// A snapshot that is committed, and whose object is not there (yet): its next commit or schedule publishes it.
 async fn unpublished(table: &Table, id: SnapshotId) -> Result<Option<Snapshot>> {
     if table.context.authority == Authority::Bare {

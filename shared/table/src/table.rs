@@ -32,6 +32,24 @@ use crate::{
     state,
 };
 
+/// Which state of a table is read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Version {
+    /// The newest.
+    #[default]
+    Current,
+    /// That of a snapshot.
+    Snapshot(SnapshotId),
+    /// That of a tag.
+    Tag(String),
+}
+
+impl From<Option<i64>> for Version {
+    fn from(id: Option<i64>) -> Self {
+        id.map_or(Self::Current, |id| Self::Snapshot(SnapshotId(id)))
+    }
+}
+
 /// An opened table. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Table {
@@ -141,14 +159,34 @@ impl Table {
         exists(&self.ports, &self.location.schema(SchemaId(self.schema.id.0 + 1))).await
     }
 
-    /// The current snapshot, or the one asked for.
+    /// The snapshot of a version; `None` for the current one of a table without commits.
     ///
     /// # Errors
-    /// [`TableError::NotFound`] when the snapshot asked for does not exist (never did, or expired).
-    pub async fn snapshot(&self, id: Option<SnapshotId>) -> Result<Option<Snapshot>> {
-        match id {
-            None => self.current().await,
-            Some(id) => state::read_snapshot(self, id).await.map(Some),
+    /// [`TableError::NotFound`] when the snapshot or tag asked for does not exist (never did, or expired).
+    pub async fn snapshot(&self, version: &Version) -> Result<Option<Snapshot>> {
+        match version {
+            Version::Current => self.current().await,
+            Version::Snapshot(id) => state::read_snapshot(self, *id).await.map(Some),
+            Version::Tag(name) => state::read_tag(self, name).await.map(Some),
+        }
+    }
+
+    /// This table with the columns that it had in a version, as other engines travel in time.
+    ///
+    /// # Errors
+    /// As [`Table::snapshot`] and [`Table::open`].
+    pub async fn as_of(&self, version: &Version) -> Result<Self> {
+        if *version == Version::Current {
+            return Ok(self.clone());
+        }
+        match self.snapshot(version).await? {
+            Some(snapshot) if snapshot.schema_id != self.schema.id => {
+                let then = (self.context.authority, Purpose::Read);
+                let mut table = Self::build(&self.ports, &self.at, then, snapshot.schema_id, None).await?;
+                table.uuid.clone_from(&self.uuid);
+                Ok(table)
+            }
+            _ => Ok(self.clone()),
         }
     }
 

@@ -32,7 +32,7 @@ use siltstone_store::{
     object::{ETag, ListPage, Object, ObjectMeta, ObjectResult, ObjectStore, PutMode, Upload, list_all},
 };
 use siltstone_table::{
-    Authority, Ports, Purpose, Result, Table, TableRef, check,
+    Authority, Ports, Purpose, Result, Table, TableRef, Version, check,
     compact::{self, CompactRequest, Compacted},
     driver::drive,
     ingest::Ingest,
@@ -240,7 +240,8 @@ impl Verb {
 
 async fn rows(table: &Table, snapshot: Option<SnapshotId>) -> Result<String> {
     let mut rows = Vec::new();
-    let request = ScanRequest { snapshot, ..ScanRequest::default() };
+    let version = snapshot.map_or(Version::Current, Version::Snapshot);
+    let request = ScanRequest { version, ..ScanRequest::default() };
     scan(table, &request, |row| {
         rows.push(format!("{:?}", row.values));
         true
@@ -264,7 +265,7 @@ impl Place {
                     Authority::Pointer => Some(table.pointer().await?),
                     Authority::Bare => None,
                 };
-                let current = table.snapshot(None).await?;
+                let current = table.snapshot(&Version::Current).await?;
                 Ok(format!("{:?} {current:?} {pointer:?}", table.schema))
             }
             Verb::Scan => rows(&self.table(Purpose::Read).await?, None).await,
@@ -280,7 +281,7 @@ impl Place {
             }
             Verb::Files => {
                 let table = self.table(Purpose::Read).await?;
-                let Some(snapshot) = table.snapshot(None).await? else { return Ok(String::new()) };
+                let Some(snapshot) = table.snapshot(&Version::Current).await? else { return Ok(String::new()) };
                 Ok(format!("{:?}", state::live_files(&table, &snapshot, Scope::Everything).await?))
             }
             Verb::Snapshots => {

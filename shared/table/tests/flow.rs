@@ -9,12 +9,12 @@ use siltstone_commit::protocol;
 use siltstone_format::{id::SnapshotId, value::Value};
 use siltstone_store::{item::ItemCondition, memory::FaultPlan, object::PutMode};
 use siltstone_table::{
-    catalog,
+    Version, catalog,
     compact::{self, CompactRequest, Compacted},
     driver::drive,
     maintain, quarantine,
     repair::{self, Plan},
-    scan::{ScanRequest, changelog},
+    scan::{ScanRequest, changelog, scan},
     settings::CompactLimits,
 };
 use world::*;
@@ -75,7 +75,7 @@ async fn a_lost_changelog_is_an_error_and_no_empty_one() {
         world.ingest().handle(&batch(1 + 10 * n, &[row(n as i64, "a")]), FAR).await.unwrap();
     }
     let table = world.open().await;
-    let snapshot = table.snapshot(Some(SnapshotId(2))).await.unwrap().unwrap();
+    let snapshot = table.snapshot(&Version::Snapshot(SnapshotId(2))).await.unwrap().unwrap();
     let list = table.location.manifest(&snapshot.changelog_manifest_list.unwrap());
     world.ports.objects.delete(std::slice::from_ref(&list)).await.unwrap();
     world.ports.objects.put(&table.location.latest_hint(), "junk".into(), PutMode::Overwrite).await.unwrap();
@@ -259,4 +259,31 @@ async fn a_compactor_that_opened_the_table_before_it_was_altered_keeps_the_new_c
     let done = compact::compact_bucket(&opened, &partition, bucket, full, &limits, FAR).await.unwrap();
     assert!(matches!(&done, Compacted::Done(report) if report.rows_out == 1), "{done:?}");
     assert_eq!(world.values().await, [vec![Value::BigInt(1), text("b"), text("2023-11-14"), text("new")]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_version_is_read_with_the_columns_of_its_time_by_snapshot_and_by_tag() {
+    let world = world(false, &[]).await;
+    world.ingest().handle(&batch(1, &[row(1, "a")]), FAR).await.unwrap();
+    let tagged = world.ports.objects.get("wh/demo.db/orders/snapshot/snapshot-1").await.unwrap().bytes;
+    world.ports.objects.put("wh/demo.db/orders/tag/tag-first", tagged, PutMode::IfAbsent).await.unwrap();
+    world.add_column("extra").await;
+    world.ingest().handle(&batch(2, &[row(1, "b")]), FAR).await.unwrap();
+    let now = world.open().await;
+    for version in [Version::Snapshot(SnapshotId(1)), Version::Tag("first".to_owned())] {
+        let then = now.as_of(&version).await.unwrap();
+        let mut rows = Vec::new();
+        scan(&then, &ScanRequest { version, ..ScanRequest::default() }, |row| {
+            rows.push(row.values);
+            true
+        })
+        .await
+        .unwrap();
+        assert_eq!(rows, [vec![Value::BigInt(1), text("a"), text("2023-11-14")]]);
+    }
+    assert_eq!(world.values().await[0].len(), 4);
+    for (name, wanted) in [("second", "has no tag second"), ("../x", "is no name of a tag")] {
+        let error = now.as_of(&Version::Tag(name.to_owned())).await.unwrap_err();
+        assert!(error.to_string().contains(wanted), "{error}");
+    }
 }

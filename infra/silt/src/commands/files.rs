@@ -17,7 +17,7 @@ use crate::{
 pub(crate) async fn run(place: &Place, args: Files, out: &mut Out) -> Result<Done, Failure> {
     let warehouse = Warehouse::open(place).await?;
     let table = warehouse.table(&args.table, Purpose::Read).await?;
-    let snapshot = table.snapshot(args.snapshot.map(SnapshotId)).await?;
+    let snapshot = table.snapshot(&args.snapshot.into()).await?;
     let mut rows = Vec::new();
     if let Some(snapshot) = snapshot {
         let entries = state::live_files(&table, &snapshot, Scope::Everything).await?;

@@ -15,7 +15,7 @@ use serde_json::{Map, Value as Json};
 use siltstone_format::{id::SnapshotId, types::DataType, value::Value};
 use siltstone_lsm::rows::batch_of;
 use siltstone_table::{
-    Purpose, Table,
+    Purpose, Table, Version,
     filter::Filter,
     scan::{ScanRequest, ScannedRow, changelog, scan},
     text,
@@ -34,13 +34,14 @@ const BLOCK: usize = 1_000;
 
 pub(crate) async fn run(place: &Place, args: Scan, out: &mut Out) -> Result<Done, Failure> {
     let warehouse = Warehouse::open(place).await?;
-    let table = warehouse.table(&args.table, Purpose::Read).await?;
+    let version = args.tag.map_or_else(|| Version::from(args.snapshot), Version::Tag);
+    let table = warehouse.table(&args.table, Purpose::Read).await?.as_of(&version).await?;
     let filter = match &args.filter {
         Some(text) => Filter::parse(text, &table.schema)?,
         None => Filter::default(),
     };
     let columns = columns(&table, args.select.as_deref())?;
-    let request = ScanRequest { snapshot: args.snapshot.map(SnapshotId), filter, limit: args.limit };
+    let request = ScanRequest { version, filter, limit: args.limit };
     let form = if out.json && args.format == Output::Table { Output::Json } else { args.format };
     if form == Output::Parquet && args.changelog {
         return Err(Failure::Usage("--changelog prints row kinds: use --format json, csv or table".to_owned()));

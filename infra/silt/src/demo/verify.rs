@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 use siltstone_format::value::Value;
 use siltstone_local::Endpoints;
 use siltstone_table::{
-    Table,
+    Table, Version,
     filter::Filter,
     quarantine,
     scan::{ScanRequest, changelog, scan},
@@ -93,7 +93,7 @@ pub(crate) async fn life_of(table: &Table, key: i64) -> Result<Vec<(i64, Option<
     .await?;
     let mut life = Vec::new();
     for snapshot in snapshots {
-        let request = ScanRequest { snapshot: Some(snapshot), filter: filter.clone(), limit: None };
+        let request = ScanRequest { version: Version::Snapshot(snapshot), filter: filter.clone(), limit: None };
         let mut status = None;
         scan(table, &request, |row| {
             status =

@@ -116,7 +116,7 @@ impl World {
 
     pub async fn rows(&self, snapshot: Option<i64>) -> Vec<(i64, String)> {
         let table = self.open().await;
-        let request = ScanRequest { snapshot: snapshot.map(SnapshotId), ..ScanRequest::default() };
+        let request = ScanRequest { version: snapshot.into(), ..ScanRequest::default() };
         let mut rows = Vec::new();
         scan(&table, &request, |row| {
             match &row.values[..2] {

@@ -34,7 +34,7 @@ use siltstone_format::{
 };
 use siltstone_store::{FsObjectStore, RandomIds, SystemClock, memory::MemoryItemStore};
 use siltstone_table::{
-    Ports, Table, TableRef,
+    Ports, Table, TableRef, Version,
     compact::{self, CompactRequest, Compacted},
     driver::drive,
     filter::Filter,
@@ -73,12 +73,13 @@ enum Command {
         #[serde(default)]
         bare: bool,
     },
-    /// All rows, or those of a `--where` text, of the newest snapshot or another: one list of cells a line goes to `out`.
+    /// All rows, or those of a `--where` text, of the newest snapshot, another or a tag's: one list of cells a line goes to `out`.
     Scan {
         table: String,
         out: String,
         filter: Option<String>,
         snapshot: Option<i64>,
+        tag: Option<String>,
         #[serde(default)]
         bare: bool,
     },
@@ -142,8 +143,10 @@ impl Session {
             Command::Compact { table, full, bare } => {
                 compact_all(&self.open_table(&table, bare, Purpose::Compact).await?, full).await
             }
-            Command::Scan { table, out, filter, snapshot, bare } => {
-                read(&self.open_table(&table, bare, Purpose::Read).await?, &out, filter.as_deref(), snapshot).await
+            Command::Scan { table, out, filter, snapshot, tag, bare } => {
+                let version = tag.map_or_else(|| Version::from(snapshot), Version::Tag);
+                let table = self.open_table(&table, bare, Purpose::Read).await?.as_of(&version).await?;
+                read(&table, &out, filter.as_deref(), version).await
             }
             Command::Expire { table, keep } => {
                 expire(&self.open_table(&table, false, Purpose::Expire).await?, keep).await
@@ -222,9 +225,9 @@ async fn compact_all(table: &Table, full: bool) -> Outcome<Json> {
     Ok(json!({"buckets": compacted, "rowsIn": rows_in, "rowsOut": rows_out}))
 }
 
-async fn read(table: &Table, out: &str, filter: Option<&str>, snapshot: Option<i64>) -> Outcome<Json> {
+async fn read(table: &Table, out: &str, filter: Option<&str>, version: Version) -> Outcome<Json> {
     let filter = filter.map_or(Ok(Filter::default()), |text| Filter::parse(text, &table.schema))?;
-    let request = ScanRequest { snapshot: snapshot.map(SnapshotId), filter, limit: None };
+    let request = ScanRequest { version, filter, limit: None };
     let types: Vec<&DataType> = table.schema.fields.iter().map(|field| &field.data_type).collect();
     let mut lines = BufWriter::new(File::create(out)?);
     let mut failed = None;
