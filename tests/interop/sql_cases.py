@@ -166,6 +166,8 @@ def written(made: Table, engine: str) -> Callable:
         delete(("id", "<", -3_000))
         run.check("written on top of our compaction", made, oracle)
         run.compacted_to_the_end(made, oracle)
+        # By now our commits have merged the old manifests into new ones.
+        run.limits.pop("pypaimon", None)
         run.check("compacted by us again", made, oracle, FILTERS)
         insert(4)
         peer.compact(made)
