@@ -8,7 +8,7 @@ use serde_json::json;
 use siltstone_commit::context::Authority;
 use siltstone_decode::{DecoderConfig, config::Format};
 use siltstone_format::{
-    id::{FieldId, SchemaId, SnapshotId},
+    id::{FieldId, SchemaId},
     options::Purpose,
     schema::{Field, TableSchema},
     value::Value,
