@@ -4,7 +4,7 @@
 
 use serde_json::json;
 use siltstone_commit::manifests::Scope;
-use siltstone_format::{binary_row::decode_row, id::SnapshotId};
+use siltstone_format::binary_row::decode_row;
 use siltstone_table::{Purpose, Table, state, text};
 
 use crate::{

@@ -27,7 +27,6 @@ use siltstone_decode::{Decoded, Decoder, DecoderConfig};
 use siltstone_format::{
     binary_row::encode_row,
     bucket::{bucket_of, hash},
-    id::SnapshotId,
     options::{Purpose, TableOptions},
     schema::{Column, TableSchema, type_from_json},
     types::DataType,
