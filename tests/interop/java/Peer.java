@@ -80,6 +80,9 @@ public class Peer {
                 return alter(command);
             case "expire":
                 return expire(command);
+            case "tag":
+                table(command).createTag(command.get("name").asText());
+                return JSON.createObjectNode();
             case "read":
                 return read(command);
             case "checksum":
