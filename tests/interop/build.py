@@ -36,12 +36,17 @@ def command(what: str, argv: list[str], cwd: Path) -> None:
     print(f"   {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
 
 
-def java(*flags: str) -> list[str]:
+JAVA_VERSIONS = {"2.0.0": "paimon-flink-2.0", "1.4.2": "paimon-bundle"}
+
+
+def java(*flags: str, version: str = "2.0.0") -> list[str]:
     """How the Java peer is started, but for its arguments. Jars and classes are made when they are missing or old."""
-    lib, classes = OWN / "lib", OWN / "classes"
+    lib, classes = OWN / f"java-{version}" / "lib", OWN / f"java-{version}" / "classes"
     classes.mkdir(parents=True, exist_ok=True)
     if not _newer(lib / "complete", HERE / "java/pom.xml"):
-        command("fetching Java Paimon", ["mvn", "-q", "-B", "-f", str(HERE / "java/pom.xml"), f"-Dlib={lib}", "initialize"], ROOT)
+        command(f"fetching Java Paimon {version}",
+                ["mvn", "-q", "-B", "-f", str(HERE / "java/pom.xml"), f"-Dlib={lib}", f"-Dpaimon.artifact={JAVA_VERSIONS[version]}",
+                 f"-Dpaimon.version={version}", "initialize"], ROOT)
         (lib / "complete").touch()
     if not _newer(classes / "Peer.class", HERE / "java/Peer.java"):
         compile_peer = ["javac", "-nowarn", "-encoding", "UTF-8", "-d", str(classes), "-cp", f"{lib}/*", str(HERE / "java/Peer.java")]

@@ -59,7 +59,7 @@ class Type:
         if k == "DECIMAL":
             return pa.decimal128(*n)
         if k in ("TIMESTAMP", "LTZ"):
-            return pa.timestamp(["ms", "us", "ns"][max(n[0] - 1, 0) // 3], tz="UTC" if k == "LTZ" else None)
+            return pa.timestamp(["s", "ms", "us", "ns"][(n[0] + 2) // 3], tz="UTC" if k == "LTZ" else None)
         inner = [pa.field(name, t.arrow(), t.nullable) for name, t in self.inner]
         if k == "ARRAY":
             return pa.list_(inner[0])
@@ -103,11 +103,16 @@ def normal(cell, t: Type):
     if t.kind == "ROW":
         return [normal(c, inner) for c, (_, inner) in zip(cell, t.inner, strict=True)]
     value = t.inner[1][1] if t.kind == "MAP" else Type("INT", False)
-    return sorted(([normal(k, t.inner[0][1]), normal(v, value)] for k, v in cell), key=lambda pair: json.dumps(pair[0]))
+    return sorted(([normal(k, t.inner[0][1]), normal(v, value)] for k, v in cell), key=lambda pair: _text(pair[0]).encode())
 
 
 def line(cells: list, types: list[Type]) -> str:
-    return json.dumps([normal(c, t) for c, t in zip(cells, types, strict=True)], separators=(",", ":"))
+    """The one text of a row: what the peers of Java and Siltstone write, too."""
+    return _text([normal(c, t) for c, t in zip(cells, types, strict=True)])
+
+
+def _text(cell) -> str:
+    return json.dumps(cell, separators=(",", ":"), ensure_ascii=False)
 
 
 def digest(lines: list[str]) -> str:
@@ -166,7 +171,7 @@ def _from_nested(array: pa.Array, t: Type) -> list:
 
 def to_arrow(rows: list[list], columns: list[tuple[str, Type]]) -> pa.Table:
     """Rows as a table whose schema is that of the columns."""
-    arrays = [pa.array([_python(row[i], t) for row in rows], t.arrow()) for i, (_, t) in enumerate(columns)]
+    arrays = [pa.array([to_python(row[i], t) for row in rows], t.arrow()) for i, (_, t) in enumerate(columns)]
     return pa.Table.from_arrays(arrays, schema=arrow_schema(columns))
 
 
@@ -174,7 +179,7 @@ def arrow_schema(columns: list[tuple[str, Type]]) -> pa.Schema:
     return pa.schema([pa.field(name, t.arrow(), t.nullable) for name, t in columns])
 
 
-def _python(cell, t: Type):
+def to_python(cell, t: Type):
     """What pyarrow takes for a cell."""
     if cell is None:
         return None
@@ -187,12 +192,12 @@ def _python(cell, t: Type):
     if t.kind in ("TIMESTAMP", "LTZ"):
         return cell // NANOS[t.arrow().unit]
     if t.kind == "ARRAY":
-        return [_python(c, t.inner[0][1]) for c in cell]
+        return [to_python(c, t.inner[0][1]) for c in cell]
     if t.kind == "ROW":
-        return {name: _python(c, inner) for c, (name, inner) in zip(cell, t.inner, strict=True)}
+        return {name: to_python(c, inner) for c, (name, inner) in zip(cell, t.inner, strict=True)}
     if t.kind in ("MAP", "MULTISET"):
         value = t.inner[1][1] if t.kind == "MAP" else Type("INT", False)
-        return [(_python(k, t.inner[0][1]), _python(v, value)) for k, v in cell]
+        return [(to_python(k, t.inner[0][1]), to_python(v, value)) for k, v in cell]
     return cell
 
 
@@ -276,7 +281,8 @@ def loads(text: str):
 # --- made-up values -------------------------------------------------------------------------------------------------------
 
 WORDS = ["", "a", "B", "é", "a\u0000b", "\u007f", "\uffff", "\U0001f600", "line\nbreak", "tab\tand \"quotes\" \\", "1234567", "12345678",
-         "Zażółć gęślą jaźń", "x" * 300]
+         "Zażółć gęślą jaźń", "x" * 300, "z" * 15 + "\uffff" * 3, "\U0010ffff" * 20,
+         "same first sixteen: 1", "same first sixteen: 2", "\u0085\u2028", "it's"]
 SPECIAL_REALS = [0.0, -0.0, 1.5, -1.0, float("inf"), float("-inf"), float("nan")]
 YEAR_1, YEAR_9999 = (datetime.date(y, 1, 1).toordinal() - EPOCH_DAY for y in (1, 9999))
 
@@ -332,3 +338,8 @@ def sample(t: Type, rng: random.Random, null_share: float = 0.15):
         cell = sample(key, rng)
         pairs[json.dumps(cell)] = [cell, value]
     return list(pairs.values())
+
+
+def comparable(cell, t: Type):
+    """The cell as something that compares as its type does."""
+    return decimal.Decimal(cell) if t.kind == "DECIMAL" else cell

@@ -10,7 +10,7 @@ import collections
 import json
 import subprocess
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -38,6 +38,11 @@ class Table:
     def types(self) -> list[canon.Type]:
         return [t for _, t in self.columns]
 
+    def project(self, columns: tuple[str, ...]) -> Table:
+        """With these columns only, in this order."""
+        types = dict(self.columns)
+        return replace(self, columns=tuple((name, types[name]) for name in columns))
+
     def index(self, column: str) -> int:
         return [name for name, _ in self.columns].index(column)
 
@@ -48,6 +53,29 @@ class Table:
     def json(self) -> dict:
         return {"table": self.name, "columns": [[name, t.json()] for name, t in self.columns], "partition_keys": self.partition,
                 "primary_keys": self.primary, "options": dict(self.options)}
+
+
+@dataclass(frozen=True)
+class View:
+    """What is read of a table: all of its newest rows, or those of a condition, some columns, an older snapshot or a tag."""
+
+    where: tuple | None = None
+    columns: tuple[str, ...] | None = None
+    snapshot: int | None = None
+    tag: str | None = None
+
+    def options(self) -> dict[str, str]:
+        return at(self.snapshot) | ({} if self.tag is None else {"scan.tag-name": self.tag})
+
+
+def where_text(table: Table, where: tuple) -> str:
+    """A condition as `silt scan --where` takes it."""
+    column, operator, cell = where
+    literal = canon.record(cell, dict(table.columns)[column])
+    if isinstance(literal, bool):
+        return f"{column} {operator} {str(literal).lower()}"
+    quoted = str(literal).replace("'", "''")
+    return f"{column} {operator} " + (str(literal) if isinstance(literal, int) else f"'{quoted}'")
 
 
 class Process:
@@ -70,7 +98,9 @@ class Process:
             raise RuntimeError(f"{self.name} ended with code {self.child.wait(10)} instead of an answer:\n{''.join(self.said)}")
         answer = json.loads(line)
         if "error" in answer:
-            raise Refused("\n".join([answer["error"], *answer.get("trace", "").splitlines()[:25]]))
+            trace = answer.get("trace", "").splitlines()
+            causes = [line for line in trace if line.startswith("Caused by")]
+            raise Refused("\n".join([answer["error"], *causes, *trace[:25]]))
         return answer
 
     def close(self) -> None:
@@ -91,6 +121,13 @@ class Scratch:
         self.count += 1
         return self.directory / f"{self.count:04}.{end}"
 
+    @staticmethod
+    def take(path: Path) -> list[str]:
+        """The lines of a file, which goes."""
+        text = path.read_text()
+        path.unlink()
+        return text.split("\n")[:-1]
+
 
 class Siltstone:
     """Makes and feeds our own tables."""
@@ -103,11 +140,14 @@ class Siltstone:
 
     def write(self, table: Table, rows: list[tuple[str, list]]) -> None:
         """One batch of plain-JSON records. A delete has the key alone when its values are nobody's business."""
-        path = self.scratch.file("jsonl")
+        path, every = self.scratch.file("jsonl"), "sequence.field" in dict(table.options)
         with path.open("w") as out:
             for place, (kind, cells) in enumerate(rows):
+                if kind == "-U":
+                    # A stream of upserts has no old images.
+                    continue
                 if kind == "-D":
-                    kept = [(i, c) for i, c in enumerate(table.columns) if c[0] in table.primary or place % 2]
+                    kept = [(i, c) for i, c in enumerate(table.columns) if c[0] in table.primary or every or place % 2]
                     fields = {"_op": "d"}
                 else:
                     kept, fields = list(enumerate(table.columns)), {}
@@ -115,8 +155,25 @@ class Siltstone:
                 out.write(json.dumps(fields) + "\n")
         self.process.ask(verb="ingest", table=table.name, records=str(path))
 
-    def compact(self, table: Table, full: bool = True) -> dict:
-        return self.process.ask(verb="compact", table=table.name, full=full)
+    def compact(self, table: Table, full: bool = True, bare: bool = False) -> dict:
+        return self.process.ask(verb="compact", table=table.name, full=full, bare=bare)
+
+    def expire(self, table: Table, keep: int) -> int:
+        return self.process.ask(verb="expire", table=table.name, keep=keep)["expired"]
+
+    def check(self, table: Table, bare: bool) -> list[str]:
+        return self.process.ask(verb="check", table=table.name, bare=bare)["findings"]
+
+    def lines(self, table: Table, view: View) -> list[str]:
+        """Rows as canonical text, read as a table without pointer. It has no projections: there `silt` only leaves columns out."""
+        path = self.scratch.file("jsonl")
+        condition = view.where and where_text(table, view.where)
+        self.process.ask(verb="scan", table=table.name, out=str(path), filter=condition, snapshot=view.snapshot, bare=True)
+        rows = Scratch.take(path)
+        if view.columns is None:
+            return rows
+        places = [table.index(name) for name in view.columns]
+        return [canon.line([row[i] for i in places], table.project(view.columns).types) for row in map(json.loads, rows)]
 
     def encode(self, types: list[canon.Type], rows: list[list], buckets: list[int]) -> list[dict]:
         """BinaryRow bytes, hash and buckets of rows."""
@@ -140,25 +197,26 @@ class Silt:
             raise Refused(f"silt {' '.join(words)}: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
         return done.stdout
 
+    def lines_of_run(self, *words: str) -> list[str]:
+        # Not `splitlines`: text holds line ends of Unicode.
+        return self.run(*words).split("\n")[:-1]
+
     def read(self, table: Table, where=None, snapshot: int | None = None) -> list[list]:
         words = ["scan", table.name] + ([] if snapshot is None else ["--snapshot", str(snapshot)])
         if where:
-            column, operator, cell = where
-            t = dict(table.columns)[column]
-            literal = canon.record(cell, t)
-            words += ["--where", f"{column} {operator} " + (str(literal) if isinstance(literal, int) else f"'{literal}'")]
-        rows = [canon.loads(line) for line in self.run(*words).splitlines()]
+            words += ["--where", where_text(table, where)]
+        rows = [canon.loads(line) for line in self.lines_of_run(*words)]
         return [[canon.from_silt(row[name], t) for name, t in table.columns] for row in rows]
 
     def compact(self, table: Table) -> list[dict]:
-        return [json.loads(line) for line in self.run("compact", "--full", table.name).splitlines()]
+        return [json.loads(line) for line in self.lines_of_run("compact", "--full", table.name)]
 
     def files(self, table: Table) -> list[dict]:
-        return [json.loads(line) for line in self.run("files", table.name).splitlines()]
+        return [json.loads(line) for line in self.lines_of_run("files", table.name)]
 
     def changelog(self, table: Table) -> list[tuple[str, list]]:
         """Kinds and rows of all snapshots' changelogs."""
-        rows = [canon.loads(line) for line in self.run("scan", "--changelog", table.name).splitlines()]
+        rows = [canon.loads(line) for line in self.lines_of_run("scan", "--changelog", table.name)]
         return [(row["_kind"], [canon.from_silt(row[name], t) for name, t in table.columns]) for row in rows]
 
 
@@ -191,18 +249,21 @@ class PyPaimon:
         commit.close()
 
     def read(self, table: Table, where=None, snapshot: int | None = None) -> list[list]:
-        return rows_of(self.arrow(table, where, snapshot), table)
+        return rows_of(self.arrow(table, View(where, snapshot=snapshot)), table)
 
-    def arrow(self, table: Table, where=None, snapshot: int | None = None) -> pa.Table:
-        builder = self.catalog.get_table(table.name).copy(at(snapshot)).new_read_builder()
-        if where:
-            column, operator, cell = where
-            make = builder.new_predicate_builder()
-            literal = canon._python(cell, dict(table.columns)[column])
-            if dict(table.columns)[column].kind == "DATE":
-                literal = pa.array([cell], pa.date32())[0].as_py()
+    def lines(self, table: Table, view: View) -> list[str]:
+        return lines_of(self.arrow(table, view), table, view)
+
+    def arrow(self, table: Table, view: View) -> pa.Table:
+        builder = self.catalog.get_table(table.name).copy(view.options()).new_read_builder()
+        if view.where:
+            column, operator, cell = view.where
+            make, t = builder.new_predicate_builder(), dict(table.columns)[column]
+            literal = pa.array([canon.to_python(cell, t)], t.arrow())[0].as_py()
             chosen = {"=": make.equal, ">=": make.greater_or_equal, "<": make.less_than}[operator]
             builder = builder.with_filter(chosen(column, literal))
+        if view.columns is not None:
+            builder = builder.with_projection(list(view.columns))
         return builder.new_read().to_arrow(builder.new_scan().plan().splits())
 
 
@@ -231,8 +292,24 @@ class Java:
     def expire(self, table: Table, keep: int) -> int:
         return self.process.ask(verb="expire", table=table.name, keep=keep)["expired"]
 
+    def tag(self, table: Table, name: str) -> None:
+        self.process.ask(verb="tag", table=table.name, name=name)
+
+    def untag(self, table: Table, name: str) -> None:
+        self.process.ask(verb="untag", table=table.name, name=name)
+
+    def count(self, table: Table) -> int | None:
+        """Rows by metadata alone, where that can tell."""
+        rows = self.process.ask(verb="count", table=table.name)["rows"]
+        return None if rows < 0 else rows
+
     def read(self, table: Table, where=None, snapshot: int | None = None) -> list[list]:
         return self._read(table.name, where, at(snapshot))
+
+    def lines(self, table: Table, view: View) -> list[str]:
+        path = self.scratch.file("jsonl")
+        self.process.ask(verb="read", table=table.name, out=str(path), filter=view.where, columns=view.columns, options=view.options())
+        return Scratch.take(path)
 
     def changelog(self, table: Table, first: int, last: int) -> list[tuple[str, list]]:
         """Kinds and rows of the changelogs of the snapshots after `first` up to `last`."""
@@ -242,7 +319,7 @@ class Java:
     def _read(self, name: str, where, options: dict[str, str]) -> list[list]:
         path = self.scratch.file("jsonl")
         self.process.ask(verb="read", table=name, out=str(path), filter=where, options=options)
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return [json.loads(line) for line in Scratch.take(path)]
 
     def encode(self, types: list[canon.Type], rows: list[list], buckets: list[int]) -> list[dict]:
         return self.process.ask(verb="encode", types=[t.json() for t in types], rows=rows, buckets=buckets)["rows"]
@@ -269,9 +346,21 @@ class PaimonRust:
         self.process.ask(verb="write", table=table.name, rows=str(path))
 
     def read(self, table: Table, where=None, snapshot: int | None = None) -> list[list]:
+        data = self.arrow(table, View(where, snapshot=snapshot))
+        return [] if data is None else rows_of(data, table)
+
+    def lines(self, table: Table, view: View) -> list[str]:
+        data = self.arrow(table, view)
+        return [] if data is None else lines_of(data, table, view)
+
+    def arrow(self, table: Table, view: View) -> pa.Table | None:
         path = self.scratch.file("arrow")
-        self.process.ask(verb="read", table=table.name, out=str(path), filter=where, options=at(snapshot))
-        return rows_of(pa.ipc.open_file(path).read_all(), table) if path.exists() else []
+        self.process.ask(verb="read", table=table.name, out=str(path), filter=view.where, columns=view.columns, options=view.options())
+        if not path.exists():
+            return None
+        data = pa.ipc.open_file(path).read_all()
+        path.unlink()
+        return data
 
     def close(self) -> None:
         self.process.close()
@@ -279,6 +368,11 @@ class PaimonRust:
 
 def at(snapshot: int | None) -> dict[str, str]:
     return {} if snapshot is None else {"scan.snapshot-id": str(snapshot)}
+
+
+def lines_of(data: pa.Table, table: Table, view: View) -> list[str]:
+    read = table if view.columns is None else table.project(view.columns)
+    return [canon.line(row, read.types) for row in rows_of(data, read)]
 
 
 def rows_of(data: pa.Table, table: Table) -> list[list]:

@@ -4,7 +4,7 @@
 //! The snapshot is kept without its checkpoints (they have their own attribute); [`Pointer::published_snapshot`] puts them back.
 //!
 //! Invariants: 1. at most [`POINTER_BYTES`] (22), checked before every write; 2. `rev` grows by one with each write, the version by
-//! nothing or one (4); 3. `earliest`, `sweep_cutoff`, `floor`, `published` and checkpoints never fall (3): [`Pointer::check_successor`];
+//! nothing or one (4), but for the end of a fork and an adoption past a foreign expiry; 3. `earliest`, `sweep_cutoff`, `floor`, `published` and checkpoints never fall (3): [`Pointer::check_successor`];
 //! 4. a record of another protocol or one that is damaged is refused by name, never guessed at.
 
 use std::collections::BTreeMap;
@@ -160,8 +160,10 @@ impl Pointer {
     pub fn check_successor(&self, next: &Self) -> Result<(), CommitError> {
         let wrong = |field: &str| Err(CommitError::bug(format!("the next pointer would break `{field}`")));
         let step = next.version().0 - self.version().0;
-        // The end of a fork goes on from wherever the other engine is by then.
-        let most = if self.state == TableState::Forked && next.state == TableState::Active { i64::MAX } else { 1 };
+        // The end of a fork goes on from wherever the other engine is by then; so does an adoption when ours was expired meanwhile.
+        let fork_ends = self.state == TableState::Forked && next.state == TableState::Active;
+        let ours_expired = next.earliest > self.version() && next.published == next.version();
+        let most = if fork_ends || ours_expired { i64::MAX } else { 1 };
         if next.rev != self.rev + 1 {
             return wrong("rev");
         }

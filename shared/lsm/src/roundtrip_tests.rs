@@ -13,6 +13,8 @@ use siltstone_format::{
     value::Value,
 };
 
+use parquet::file::metadata::ParquetMetaDataReader;
+
 use crate::{
     batch::{DELETE, INSERT, KeyValueBatch, UPDATE_BEFORE},
     buffer::Splitter,
@@ -167,6 +169,20 @@ fn every_type_is_read_back_as_written_nulls_included() {
     assert_eq!((meta.row_count, meta.delete_row_count), (199, Some(0)));
     assert_eq!((meta.min_sequence_number, meta.max_sequence_number), (SequenceNumber(802), SequenceNumber(1000)));
     assert_eq!(read(&bytes, &meta, &schema, &layout).unwrap(), rows);
+}
+
+/// Random history of seed 20: Paimon 1.4.2 looked literals of `=` up in dictionaries of wide decimals, and found none.
+#[test]
+fn decimals_of_more_than_18_digits_have_no_dictionary() {
+    let (_, layout) = all_types();
+    let input: Vec<_> = (1..200).map(|k| (typed_row(k), k, INSERT)).collect();
+    let (bytes, _) = write(&layout, WriterSettings::defaults(23), &[batch(&layout, &input)], "data-a-0.parquet");
+    let footer = ParquetMetaDataReader::new().parse_and_finish(&bytes).unwrap();
+    let has = |name: &str| {
+        let chunk = footer.row_group(0).columns().iter().find(|c| c.column_path().string() == name).unwrap();
+        chunk.dictionary_page_offset().is_some()
+    };
+    assert_eq!(["c7", "c8", "c9"].map(has), [true, true, false]);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use siltstone_format::{
     data_file::{DataFileMeta, StoredRow},
     id::{Bucket, Level, SequenceNumber},
     manifest::{FileKind, ManifestEntry},
-    options::{ChangelogProducer, MergeEngine},
+    options::{ChangelogProducer, MergeEngine, Purpose},
 };
 use siltstone_lsm::{
     compact::{CompactStats, CompactStep, CompactionJob},
@@ -114,6 +114,12 @@ pub async fn compact_bucket(
     let Some(snapshot) = loaded.snapshot else { return Ok(Compacted::Nothing) };
     let scope = Scope::Buckets([(partition.clone(), bucket)].into());
     let entries = state::live_files(table, &snapshot, scope).await?;
+    // The table was altered since it was opened: written by the old schema, the new columns of these files would be lost.
+    if let Some(newer) = entries.iter().map(|e| e.file.schema_id).max().filter(|id| *id > table.schema.id) {
+        let table =
+            Table::with_schema(&table.ports, &table.at, table.context.authority, Purpose::Compact, newer).await?;
+        return Box::pin(compact_bucket(&table, partition, bucket, request, limits, deadline_ms)).await;
+    }
     let keys = KeyComparator::new(table.layout.key_types());
     let compare = |a: &StoredRow, b: &StoredRow| keys.compare(a, b);
     let levels = Levels::new(state::files_of(&entries), table.options.compaction.num_levels, &compare)

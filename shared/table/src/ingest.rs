@@ -11,7 +11,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -121,6 +124,8 @@ struct Warm {
     feed: Feed,
     decoder: Decoder,
     slots: Mutex<BTreeMap<ShardId, Reservation>>,
+    /// When S3 was last asked for a newer schema, ms.
+    schema_seen_ms: AtomicI64,
 }
 
 /// Plans before giving up: each lost race means that somebody else made progress.
@@ -195,7 +200,8 @@ impl Ingest {
                         words.join("; ")
                     ))
                 })?;
-                let warm = Arc::new(Warm { table, feed, decoder, slots: Mutex::default() });
+                let schema_seen_ms = AtomicI64::new(self.ports.clock.now_ms());
+                let warm = Arc::new(Warm { table, feed, decoder, slots: Mutex::default(), schema_seen_ms });
                 *self.warm.lock().unwrap_or_else(PoisonError::into_inner) = Some(warm.clone());
                 warm
             }
@@ -207,6 +213,18 @@ impl Ingest {
             )));
         }
         Ok(warm)
+    }
+
+    /// Whether another engine altered the table. Its new columns would be left out of the rows until somebody commits with them, so S3 is
+    /// asked now and then, not only the pointer.
+    async fn schema_changed(&self, warm: &Warm) -> Result<bool> {
+        let now = self.ports.clock.now_ms();
+        let seen = warm.schema_seen_ms.load(Ordering::Relaxed);
+        if now.saturating_sub(seen) < self.limits.schema_interval_ms {
+            return Ok(false);
+        }
+        warm.schema_seen_ms.store(now, Ordering::Relaxed);
+        warm.table.has_newer_schema().await
     }
 
     async fn attempt(
@@ -221,7 +239,7 @@ impl Ingest {
         let loaded = drive(protocol::load(&table.context, false), &self.ports, &self.at).await?;
         let mut pointer =
             loaded.pointer.ok_or_else(|| TableError::Bug("a table under a pointer loaded without one".to_owned()))?;
-        if pointer.schema_id != table.schema.id {
+        if pointer.schema_id > table.schema.id || self.schema_changed(warm).await? {
             return Ok(Attempt::NewSchema);
         }
         if pointer.checkpoints.get(shard) == Lookup::NotLoaded {

@@ -58,11 +58,13 @@ pub struct IngestLimits {
     pub reserve_ms: i64,
     /// Files uploaded side by side.
     pub parallel_uploads: usize,
+    /// How long a warm function goes on with a schema before it asks S3 for a newer one, ms.
+    pub schema_interval_ms: i64,
 }
 
 impl Default for IngestLimits {
     fn default() -> Self {
-        Self { reserve_ms: 2_000, parallel_uploads: 8 }
+        Self { reserve_ms: 2_000, parallel_uploads: 8, schema_interval_ms: 10_000 }
     }
 }
 

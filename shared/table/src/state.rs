@@ -59,12 +59,20 @@ pub(crate) async fn latest_snapshot(table: &Table) -> Result<Option<Snapshot>> {
     }
 }
 
-async fn exists(table: &Table, id: SnapshotId) -> Result<bool> {
-    match table.ports.objects.head(&table.location.snapshot(id)).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == ObjectErrorKind::NotFound => Ok(false),
-        Err(error) => Err((*error).into()),
+/// The newest snapshot above `version`, if other engines have put one there. They may have expired those between, too.
+pub(crate) async fn newer_than(table: &Table, version: SnapshotId) -> Result<Option<Snapshot>> {
+    let grown = exists(table, version.next()).await?;
+    if !grown && (version.0 == 0 || exists(table, version).await?) {
+        return Ok(None);
     }
+    match snapshot_ids(table).await?.last() {
+        Some(newest) if *newest > version => read_snapshot(table, *newest).await.map(Some),
+        _ => Ok(None),
+    }
+}
+
+async fn exists(table: &Table, id: SnapshotId) -> Result<bool> {
+    crate::table::exists(&table.ports, &table.location.snapshot(id)).await
 }
 
 /// Ids of all snapshots on S3, ascending.

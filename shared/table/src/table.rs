@@ -1,7 +1,7 @@
 //! An opened table: where it is, what it looks like, and its current state.
 //!
 //! Neighbours: every use-case starts with [`Table::open`]; `state` reads snapshots and live files, `driver` runs protocols.
-//! Invariants: 1. the schema in use is the latest one the authority names; 2. options that Siltstone does not honour are refused for the
+//! Invariants: 1. the schema in use is the newest one on S3: another engine changes it without telling the pointer; 2. options that Siltstone does not honour are refused for the
 //! purpose at hand before anything is read or written.
 
 use std::sync::Arc;
@@ -29,6 +29,7 @@ use crate::{
     error::{Result, TableError},
     name::TableRef,
     ports::Ports,
+    state,
 };
 
 /// An opened table. Cheap to clone.
@@ -59,7 +60,10 @@ impl Table {
     pub async fn open(ports: &Ports, at: &TableRef, authority: Authority, purpose: Purpose) -> Result<Self> {
         let location = TableLocation::new(&at.location())?;
         let schema_id = match authority {
-            Authority::Pointer => load_pointer(ports, at, &location).await?.0.schema_id,
+            Authority::Pointer => {
+                let known = load_pointer(ports, at, &location).await?.0.schema_id;
+                newest_schema(ports, &location, known).await?
+            }
             Authority::Bare => latest_schema_id(ports, at, &location).await?,
         };
         Self::with_schema(ports, at, authority, purpose, schema_id).await
@@ -94,15 +98,31 @@ impl Table {
         Ok(load_pointer(&self.ports, &self.at, &self.location).await?.0)
     }
 
-    /// The current snapshot: the pointer's, or the latest of a bare warehouse. `None` for a table without commits.
+    /// The current snapshot, `None` for a table without commits: the pointer's, unless other engines have committed since (our next commit
+    /// adopts that), or the newest of a bare warehouse.
     ///
     /// # Errors
     /// When pointer or snapshot cannot be read.
     pub async fn current(&self) -> Result<Option<Snapshot>> {
         match self.context.authority {
-            Authority::Pointer => Ok(self.pointer().await?.snapshot),
-            Authority::Bare => crate::state::latest_snapshot(self).await,
+            Authority::Pointer => {
+                let ours = self.pointer().await?.snapshot;
+                let version = ours.as_ref().map_or(SnapshotId(0), |snapshot| snapshot.id);
+                match state::newer_than(self, version).await? {
+                    Some(theirs) => Ok(Some(theirs)),
+                    None => Ok(ours),
+                }
+            }
+            Authority::Bare => state::latest_snapshot(self).await,
         }
+    }
+
+    /// Whether the schema was changed since this table was opened.
+    ///
+    /// # Errors
+    /// When S3 does not answer.
+    pub async fn has_newer_schema(&self) -> Result<bool> {
+        exists(&self.ports, &self.location.schema(SchemaId(self.schema.id.0 + 1))).await
     }
 
     /// The current snapshot, or the one asked for.
@@ -112,7 +132,7 @@ impl Table {
     pub async fn snapshot(&self, id: Option<SnapshotId>) -> Result<Option<Snapshot>> {
         match id {
             None => self.current().await,
-            Some(id) => crate::state::read_snapshot(self, id).await.map(Some),
+            Some(id) => state::read_snapshot(self, id).await.map(Some),
         }
     }
 
@@ -174,6 +194,27 @@ pub async fn read_schema(ports: &Ports, location: &TableLocation, id: SchemaId) 
         Err(error) if error.kind() == ObjectErrorKind::NotFound => Err(TableError::NotFound(format!(
             "schema object {key} is missing: the table cannot be read without it; restore the object or check the table name"
         ))),
+        Err(error) => Err((*error).into()),
+    }
+}
+
+/// The newest schema from one that exists: ids have no gaps.
+async fn newest_schema(ports: &Ports, location: &TableLocation, known: SchemaId) -> Result<SchemaId> {
+    let mut newest = known;
+    loop {
+        let next = SchemaId(newest.0 + 1);
+        if !exists(ports, &location.schema(next)).await? {
+            return Ok(newest);
+        }
+        newest = next;
+    }
+}
+
+/// Whether an object is there.
+pub(crate) async fn exists(ports: &Ports, key: &str) -> Result<bool> {
+    match ports.objects.head(key).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ObjectErrorKind::NotFound => Ok(false),
         Err(error) => Err((*error).into()),
     }
 }

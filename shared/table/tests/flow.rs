@@ -15,6 +15,7 @@ use siltstone_table::{
     maintain, quarantine,
     repair::{self, Plan},
     scan::{ScanRequest, changelog},
+    settings::CompactLimits,
 };
 use world::*;
 
@@ -215,4 +216,47 @@ async fn rows_of_partitions_are_found() {
     let report = world.ingest().handle(&batch(1, &[row(1, "a"), row(2, "b")]), FAR).await.unwrap();
     assert_eq!(report.changes, 2, "{report:?}");
     assert_eq!(world.rows(None).await, pairs(&[(1, "a"), (2, "b")]));
+}
+
+fn text(value: &str) -> Value {
+    Value::String(value.to_owned())
+}
+
+/// Random history of seed 8: the stream's new fields were left out until another engine committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_another_engine_adds_is_filled_by_a_warm_ingest_without_a_foreign_commit() {
+    let world = world(false, &[]).await;
+    let ingest = world.ingest();
+    ingest.handle(&batch(1, &[row(1, "a")]), FAR).await.unwrap();
+    world.add_column("extra").await;
+    world.clock.advance(std::time::Duration::from_secs(10));
+    let with = json!({"id": 2, "note": "b", "dt": "2023-11-14", "extra": "new"});
+    let report = ingest.handle(&batch(2, &[with]), FAR).await.unwrap();
+    assert_eq!(report.changes, 1);
+    let day = text("2023-11-14");
+    assert_eq!(
+        world.values().await,
+        [
+            vec![Value::BigInt(1), text("a"), day.clone(), Value::Null],
+            vec![Value::BigInt(2), text("b"), day, text("new")]
+        ]
+    );
+    let pointer = world.open().await.pointer().await.unwrap();
+    assert_eq!(pointer.schema_id.0, 1, "the next function learns of it from the pointer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compactor_that_opened_the_table_before_it_was_altered_keeps_the_new_column() {
+    let world = world(false, &[("bucket", "1")]).await;
+    world.ingest().handle(&batch(1, &[row(1, "a")]), FAR).await.unwrap();
+    let opened = world.open().await;
+    world.add_column("extra").await;
+    let with = json!({"id": 1, "note": "b", "dt": "2023-11-14", "extra": "new"});
+    world.ingest().handle(&batch(2, &[with]), FAR).await.unwrap();
+    let (partition, bucket, _) = compact::buckets(&opened).await.unwrap().remove(0);
+    let limits = CompactLimits { lateness_ms: 0, ..CompactLimits::default() };
+    let full = CompactRequest::Full;
+    let done = compact::compact_bucket(&opened, &partition, bucket, full, &limits, FAR).await.unwrap();
+    assert!(matches!(&done, Compacted::Done(report) if report.rows_out == 1), "{done:?}");
+    assert_eq!(world.values().await, [vec![Value::BigInt(1), text("b"), text("2023-11-14"), text("new")]]);
 }

@@ -156,7 +156,18 @@ impl Checker<'_> {
             );
             self.error(self.context.location.snapshot(*above), message);
         }
-        let missing = (pointer.earliest.0..=version.0).map(SnapshotId).find(|id| ids.binary_search(id).is_err());
+        // Others may expire, too: what is missing below the oldest that is left was not rolled back.
+        let oldest = ids.first().filter(|oldest| **oldest > pointer.earliest);
+        let end = version.0.saturating_add(1);
+        if let Some(oldest) = oldest.filter(|_| pointer.earliest <= version) {
+            let until = oldest.0.min(end) - 1;
+            self.note(
+                self.context.location.snapshot(pointer.earliest),
+                format!("another engine expired snapshots {} to {until}", pointer.earliest),
+            );
+        }
+        let from = oldest.map_or(pointer.earliest.0, |oldest| oldest.0);
+        let missing = (from..end).map(SnapshotId).find(|id| ids.binary_search(id).is_err());
         match missing {
             Some(id) if id == version && pointer.published < version => {
                 self.note(

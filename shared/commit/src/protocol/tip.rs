@@ -86,8 +86,12 @@ async fn settle_once(io: &Io, context: &TableContext, pointer: Pointer) -> Resul
     let version = pointer.version();
     let above = context.location.snapshot(version.next());
     let Some(snapshot) = &pointer.snapshot else {
-        let first = io.head_all(steps::SETTLE_TIP, &[above]).await?.pop().flatten();
-        return if first.is_none() { Ok(Some(pointer)) } else { adopt::adopt_next(io, context, &pointer).await };
+        // Others may have begun the table, and have expired snapshot 1 since.
+        return match list_snapshots(io, steps::SETTLE_TIP, context).await?.first() {
+            None => Ok(Some(pointer)),
+            Some((first, _)) if *first == version.next() => adopt::adopt_next(io, context, &pointer).await,
+            Some(_) => adopt::adopt_first(io, context, &pointer).await,
+        };
     };
     let key = context.location.snapshot(version);
     let (tip, grown) = io.get_and_head(steps::SETTLE_TIP, key.clone(), above).await?;

@@ -109,7 +109,8 @@ impl Monitor {
         if after.version() != before.version() {
             let published = self.snapshot(world, before.version());
             let ours = published.as_ref().map(identity) == before.snapshot.as_ref().map(identity);
-            let excused = before.state == TableState::Forked || before.incarnation != after.incarnation;
+            let expired = after.earliest > before.version() && after.published == after.version();
+            let excused = before.state == TableState::Forked || before.incarnation != after.incarnation || expired;
             invariant!(ours || excused, "8: {} committed, {} not published", after.version(), before.version());
             if before.incarnation == after.incarnation
                 && let Some(snapshot) = &after.snapshot

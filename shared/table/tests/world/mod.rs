@@ -7,10 +7,16 @@ use bytes::Bytes;
 use serde_json::json;
 use siltstone_commit::context::Authority;
 use siltstone_decode::{DecoderConfig, config::Format};
-use siltstone_format::{id::SnapshotId, options::Purpose, value::Value};
+use siltstone_format::{
+    id::{FieldId, SchemaId, SnapshotId},
+    options::Purpose,
+    schema::{Field, TableSchema},
+    value::Value,
+};
 use siltstone_store::{
     ids::SeededIds,
     memory::{FaultPlan, Faulty, ManualClock, MemoryItemStore, MemoryObjectStore},
+    object::PutMode,
 };
 use siltstone_table::{
     Ports, Table, TableRef,
@@ -116,6 +122,32 @@ impl World {
         .await
         .unwrap();
         rows.sort();
+        rows
+    }
+
+    /// What another engine's ALTER TABLE leaves: one schema more, with a nullable STRING column at the end.
+    pub async fn add_column(&self, name: &str) {
+        let table = self.open().await;
+        let mut schema = TableSchema::clone(&table.schema);
+        let id = schema.highest_field_id + 1;
+        schema.id = SchemaId(schema.id.0 + 1);
+        schema.highest_field_id = id;
+        schema.fields.push(Field { id: FieldId(id), ..schema.fields[1].clone() });
+        schema.fields.last_mut().unwrap().name = name.to_owned();
+        let key = table.location.schema(schema.id);
+        self.ports.objects.put(&key, schema.to_json().into(), PutMode::IfAbsent).await.unwrap();
+    }
+
+    /// Values of all rows, sorted by the first.
+    pub async fn values(&self) -> Vec<Vec<Value>> {
+        let mut rows = Vec::new();
+        scan(&self.open().await, &ScanRequest::default(), |row| {
+            rows.push(row.values);
+            true
+        })
+        .await
+        .unwrap();
+        rows.sort_by_key(|row| format!("{:?}", row[0]));
         rows
     }
 

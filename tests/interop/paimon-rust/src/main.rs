@@ -21,8 +21,14 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 #[derive(Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case")]
 enum Command {
-    /// Reads all rows, or those of a filter [column, operator, cell], into an Arrow file; `options` may name a snapshot.
-    Read { table: String, out: String, filter: Option<(String, String, Json)>, options: HashMap<String, String> },
+    /// Reads all rows, or those of a filter [column, operator, cell], into an Arrow file; `options` may name a snapshot or a tag.
+    Read {
+        table: String,
+        out: String,
+        filter: Option<(String, String, Json)>,
+        columns: Option<Vec<String>>,
+        options: HashMap<String, String>,
+    },
     /// Writes an Arrow file (columns of the table and `_VALUE_KIND`) as one commit.
     Write { table: String, rows: String },
 }
@@ -44,9 +50,9 @@ async fn main() -> Outcome<()> {
 
 async fn answer(catalog: &dyn Catalog, line: &str) -> Outcome<usize> {
     match serde_json::from_str(line)? {
-        Command::Read { table, out, filter, options } => {
+        Command::Read { table, out, filter, columns, options } => {
             let table = open(catalog, &table).await?.copy_with_time_travel_strict(options).await?;
-            read(&table, &out, filter).await
+            read(&table, &out, filter, columns).await
         }
         Command::Write { table, rows } => write(&open(catalog, &table).await?, &rows).await,
     }
@@ -57,8 +63,16 @@ async fn open(catalog: &dyn Catalog, name: &str) -> Outcome<Table> {
     Ok(catalog.get_table(&Identifier::new(database, table)).await?)
 }
 
-async fn read(table: &Table, out: &str, filter: Option<(String, String, Json)>) -> Outcome<usize> {
+async fn read(
+    table: &Table,
+    out: &str,
+    filter: Option<(String, String, Json)>,
+    columns: Option<Vec<String>>,
+) -> Outcome<usize> {
     let mut builder = table.new_read_builder();
+    if let Some(columns) = &columns {
+        builder.with_projection(&columns.iter().map(String::as_str).collect::<Vec<_>>())?;
+    }
     if let Some((column, operator, cell)) = filter {
         builder.with_filter(predicate(table.schema().fields(), &column, &operator, &cell)?);
     }
@@ -86,10 +100,26 @@ fn predicate(fields: &[DataField], column: &str, operator: &str, cell: &Json) ->
     let field = fields.iter().find(|f| f.name() == column).ok_or("no such column")?;
     let whole = || cell.as_i64().ok_or("not a whole number");
     let literal = match field.data_type() {
+        DataType::Boolean(_) => Datum::Bool(cell.as_bool().ok_or("not true or false")?),
+        DataType::TinyInt(_) => Datum::TinyInt(whole()?.try_into()?),
+        DataType::SmallInt(_) => Datum::SmallInt(whole()?.try_into()?),
+        DataType::Time(_) => Datum::Time(whole()?.try_into()?),
+        DataType::Timestamp(_) | DataType::LocalZonedTimestamp(_) => {
+            let nanos: i128 = cell.to_string().parse()?;
+            let (millis, nanos) = (nanos.div_euclid(1_000_000).try_into()?, nanos.rem_euclid(1_000_000).try_into()?);
+            match field.data_type() {
+                DataType::Timestamp(_) => Datum::Timestamp { millis, nanos },
+                _ => Datum::LocalZonedTimestamp { millis, nanos },
+            }
+        }
+        DataType::Decimal(decimal) => {
+            let digits: String = cell.as_str().ok_or("not text")?.chars().filter(|c| *c != '.').collect();
+            Datum::Decimal { unscaled: digits.parse()?, precision: decimal.precision(), scale: decimal.scale() }
+        }
         DataType::BigInt(_) => Datum::Long(whole()?),
         DataType::Int(_) => Datum::Int(whole()?.try_into()?),
         DataType::Date(_) => Datum::Date(whole()?.try_into()?),
-        DataType::VarChar(_) => Datum::String(cell.as_str().ok_or("not text")?.to_owned()),
+        DataType::Char(_) | DataType::VarChar(_) => Datum::String(cell.as_str().ok_or("not text")?.to_owned()),
         other => return Err(format!("no literals of {other:?}").into()),
     };
     let builder = PredicateBuilder::new(fields);

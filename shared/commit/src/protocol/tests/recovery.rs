@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     io::ItemName,
     pointer::{PROPERTY_CHECKPOINTS, TableState},
+    protocol::Severity,
     testing::world::Fault,
 };
 
@@ -92,6 +93,111 @@ fn rule_8_foreign_rollback_is_refused_and_nothing_is_put_again() {
     world.objects.remove(&context.location.manifest(&list));
     let error = world.run(load(&context, false)).unwrap().unwrap_err();
     assert!(matches!(error, CommitError::ForeignRollback { missing: SnapshotId(3), .. }), "{error}");
+}
+
+/// What another engine's expiry leaves of the snapshots below `kept`: no name, no list, no EARLIEST that names one.
+fn expired_by_others(world: &mut World, context: &TableContext, kept: SnapshotId) {
+    for id in world.monitor.snapshot_ids(world).into_iter().filter(|id| *id < kept) {
+        let key = context.location.snapshot(id);
+        let snapshot = crate::codec::decode_snapshot(&key, &world.objects[&key].body).unwrap();
+        let lists =
+            [Some(snapshot.base_manifest_list), Some(snapshot.delta_manifest_list), snapshot.changelog_manifest_list];
+        lists.into_iter().flatten().for_each(|name| drop(world.objects.remove(&context.location.manifest(&name))));
+        world.objects.remove(&key);
+    }
+    world.objects.remove(&context.location.earliest_hint());
+}
+
+#[test]
+fn rule_8_snapshot_of_ours_that_others_expired_below_their_own_is_passed_over() {
+    let (context, mut world) = grown_by(2);
+    let last = pointer(&world).checkpoints.recent().next().unwrap().1.last_sequence;
+    world.monitor.foreign = true;
+    foreign_commit(&mut world, &context, 7);
+    let newest = foreign_commit(&mut world, &context, 9);
+    expired_by_others(&mut world, &context, newest);
+    let positions = pointer(&world).checkpoints;
+    let adopted = world.ok(load(&context, false)).pointer.unwrap();
+    assert_eq!((adopted.version(), adopted.earliest, adopted.published), (newest, newest, newest));
+    assert_eq!(adopted.checkpoints, positions);
+    let change = fixture::batch(&mut world, &context, 0, Some(8), 12, last);
+    assert_eq!(commit_ok(&mut world, &context, change).0, newest.next());
+    let numbers: Vec<i64> = live(&mut world, &context).iter().map(|e| e.file.min_sequence_number.0).collect();
+    assert!(numbers.contains(&7) && numbers.contains(&9), "the foreign rows are there: {numbers:?}");
+    let findings = world.ok(check(&context)).findings;
+    assert_eq!(findings, []);
+}
+
+/// Random history of seed 1004: a tag keeps the lists of the expired snapshot.
+#[test]
+fn rule_8_snapshot_of_ours_that_others_tagged_and_expired_is_passed_over() {
+    let (context, mut world) = grown_by(2);
+    world.monitor.foreign = true;
+    let ours = context.location.snapshot(SnapshotId(2));
+    let tagged = world.objects[&ours].clone();
+    world.objects.insert(context.location.tag("kept"), tagged);
+    foreign_commit(&mut world, &context, 7);
+    let newest = foreign_commit(&mut world, &context, 9);
+    expired_by_others(&mut world, &context, SnapshotId(2));
+    for id in 2..newest.0 {
+        world.objects.remove(&context.location.snapshot(SnapshotId(id)));
+    }
+    assert_eq!(world.ok(load(&context, false)).pointer.unwrap().version(), newest);
+}
+
+/// Random history of seed 120: our first commit became a snapshot 1 below theirs, which no reader sees.
+#[test]
+fn rule_8_table_that_others_began_and_expired_before_our_first_commit_is_adopted() {
+    let (context, mut world) = table();
+    world.monitor.foreign = true;
+    foreign_commit(&mut world, &context, 7);
+    let newest = foreign_commit(&mut world, &context, 9);
+    expired_by_others(&mut world, &context, newest);
+    let change = fixture::batch(&mut world, &context, 0, None, 4, ZERO);
+    assert_eq!(commit_ok(&mut world, &context, change).0, newest.next());
+    let numbers: Vec<i64> = live(&mut world, &context).iter().map(|e| e.file.min_sequence_number.0).collect();
+    assert!(numbers.contains(&7) && numbers.contains(&9), "the foreign rows are there: {numbers:?}");
+}
+
+#[test]
+fn rule_8_snapshot_that_vanished_with_its_lists_in_place_is_no_expiry() {
+    let (context, mut world) = grown_by(2);
+    world.monitor.foreign = true;
+    foreign_commit(&mut world, &context, 7);
+    let newest = foreign_commit(&mut world, &context, 9);
+    for id in 1..newest.0 {
+        world.objects.remove(&context.location.snapshot(SnapshotId(id)));
+    }
+    let error = world.run(load(&context, false)).unwrap().unwrap_err();
+    assert!(matches!(error, CommitError::PointerBehind { .. }), "{error}");
+}
+
+#[test]
+fn rule_8_own_snapshot_above_an_expired_one_means_that_the_pointer_was_restored() {
+    let (context, mut world) = grown_by(1);
+    let last = pointer(&world).checkpoints.recent().next().unwrap().1.last_sequence;
+    let old = world.items.clone();
+    let change = fixture::batch(&mut world, &context, 0, Some(4), 8, last);
+    commit_ok(&mut world, &context, change);
+    world.monitor.foreign = true;
+    foreign_commit(&mut world, &context, 7);
+    expired_by_others(&mut world, &context, SnapshotId(2));
+    world.items = old;
+    let error = world.run(load(&context, false)).unwrap().unwrap_err();
+    assert!(matches!(error, CommitError::PointerBehind { found: SnapshotId(2), .. }), "{error}");
+}
+
+#[test]
+fn check_tells_foreign_expiry_from_a_lost_snapshot() {
+    let (context, mut world) = grown_by(4);
+    expired_by_others(&mut world, &context, SnapshotId(2));
+    let findings = world.ok(check(&context)).findings;
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert_eq!(findings[0].severity, Severity::Note);
+    assert!(findings[0].message.contains("expired snapshots 1 to 1"), "{findings:?}");
+    world.objects.remove(&context.location.snapshot(SnapshotId(3)));
+    let findings = world.ok(check(&context)).findings;
+    assert!(findings.iter().any(|f| f.severity == Severity::Error && f.object.ends_with("snapshot-3")), "{findings:?}");
 }
 
 #[test]

@@ -1,14 +1,18 @@
-//! Siltstone's side of `tests/interop`: creates tables on a directory, ingests records into them, compacts them.
+//! Siltstone's side of `tests/interop`: creates tables on a directory, ingests records into them, compacts, expires, reads and checks them.
 //!
-//! Neighbours: `tests/interop/peers.py` starts it once and sends it commands; other engines read the directory. What a bare warehouse
-//! allows goes through `silt` itself instead (see there). Pointers live in memory: a table is ours as long as this process lives.
+//! Neighbours: `tests/interop/peers.py` starts it once and sends it commands; other engines read the directory. The cases read and compact
+//! bare tables by `silt` itself, as a user would; the random histories by the same use-cases in here, since a process a read is slow.
+//! Pointers live in memory: a table is ours as long as this process lives.
 //! Invariants: 1. one JSON command a line on standard input, one JSON answer a line on standard output, in order; 2. a record that does not
 //! become a row is an error, never left out.
+
+mod cells;
 
 use std::{
     collections::BTreeMap,
     error::Error,
-    io::{BufRead, Write},
+    fs::File,
+    io::{BufRead, BufWriter, Write},
     sync::Arc,
 };
 
@@ -17,12 +21,13 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use siltstone_commit::{
     context::{Authority, TableContext, TableLocation},
-    protocol,
+    protocol::{self, ExpireOptions},
 };
 use siltstone_decode::{Decoded, Decoder, DecoderConfig};
 use siltstone_format::{
     binary_row::encode_row,
     bucket::{bucket_of, hash},
+    id::SnapshotId,
     options::{Purpose, TableOptions},
     schema::{Column, TableSchema, type_from_json},
     types::DataType,
@@ -32,7 +37,9 @@ use siltstone_table::{
     Ports, Table, TableRef,
     compact::{self, CompactRequest, Compacted},
     driver::drive,
+    filter::Filter,
     ingest::{Ingest, StreamBatch, StreamRecord},
+    scan::{ScanRequest, scan},
     settings::{CompactLimits, Feed, IngestLimits},
 };
 
@@ -59,8 +66,30 @@ enum Command {
     },
     /// One batch of plain-JSON records: a file with one a line.
     Ingest { table: String, records: String },
-    /// Every bucket, to the last level or as the picker chooses.
-    Compact { table: String, full: bool },
+    /// Every bucket, to the last level or as the picker chooses; `bare` as a table without pointer.
+    Compact {
+        table: String,
+        full: bool,
+        #[serde(default)]
+        bare: bool,
+    },
+    /// All rows, or those of a `--where` text, of the newest snapshot or another: one list of cells a line goes to `out`.
+    Scan {
+        table: String,
+        out: String,
+        filter: Option<String>,
+        snapshot: Option<i64>,
+        #[serde(default)]
+        bare: bool,
+    },
+    /// Removes all snapshots but the newest `keep`, whatever their age.
+    Expire { table: String, keep: u64 },
+    /// What is wrong with a table.
+    Check {
+        table: String,
+        #[serde(default)]
+        bare: bool,
+    },
     /// BinaryRow bytes (with the arity prefix), hash and buckets of rows, each a record with the fields `c0`, `c1`, ...
     Encode { types: Vec<Json>, records: Vec<Json>, buckets: Vec<i32> },
 }
@@ -110,7 +139,21 @@ impl Session {
                 self.create(&table, schema).await
             }
             Command::Ingest { table, records } => self.ingest(&table, &std::fs::read(records)?).await,
-            Command::Compact { table, full } => self.compact(&table, full).await,
+            Command::Compact { table, full, bare } => {
+                compact_all(&self.open_table(&table, bare, Purpose::Compact).await?, full).await
+            }
+            Command::Scan { table, out, filter, snapshot, bare } => {
+                read(&self.open_table(&table, bare, Purpose::Read).await?, &out, filter.as_deref(), snapshot).await
+            }
+            Command::Expire { table, keep } => {
+                expire(&self.open_table(&table, false, Purpose::Expire).await?, keep).await
+            }
+            Command::Check { table, bare } => {
+                let table = self.open_table(&table, bare, Purpose::Read).await?;
+                let checked = drive(protocol::check(&table.context), &table.ports, &table.at).await?;
+                let findings: Vec<String> = checked.findings.iter().map(ToString::to_string).collect();
+                Ok(json!({"findings": findings, "files": checked.live_files}))
+            }
             Command::Encode { types, records, buckets } => encode(&types, &records, &buckets),
         }
     }
@@ -122,7 +165,9 @@ impl Session {
         drive(protocol::create(&context, None), &self.ports, &at).await?;
         let decoder = DecoderConfig { op_field: Some(OP_FIELD.to_owned()), ..DecoderConfig::default() };
         Feed { stream_arn: STREAM.to_owned(), decoder }.save(&self.ports, &at).await?;
-        let ingest = Ingest::new(self.ports.clone(), at, None, IngestLimits::default());
+        // Others alter tables here, and the next batch is to have the new columns.
+        let limits = IngestLimits { schema_interval_ms: 0, ..IngestLimits::default() };
+        let ingest = Ingest::new(self.ports.clone(), at, None, limits);
         self.writers.insert(name.to_owned(), (ingest, 1));
         Ok(json!({"table": name}))
     }
@@ -152,26 +197,63 @@ impl Session {
         Ok(json!({"changes": report.changes, "files": report.files, "snapshot": report.snapshot}))
     }
 
-    async fn compact(&self, name: &str, full: bool) -> Outcome<Json> {
-        let table =
-            Table::open(&self.ports, &TableRef::new("", name.parse()?), Authority::Pointer, Purpose::Compact).await?;
-        let request = if full { CompactRequest::Full } else { CompactRequest::Picked };
-        // Nobody redelivers here: deletes may go at once.
-        let limits = CompactLimits { lateness_ms: 0, ..CompactLimits::default() };
-        let (mut compacted, mut rows_in, mut rows_out) = (0, 0, 0);
-        for (partition, bucket, _) in compact::buckets(&table).await? {
-            match compact::compact_bucket(&table, &partition, bucket, request, &limits, NO_DEADLINE).await? {
-                Compacted::Nothing => {}
-                Compacted::Conflict(reason) => return Err(format!("bucket {}: {reason}", bucket.0).into()),
-                Compacted::Done(report) => {
-                    compacted += 1;
-                    rows_in += report.rows_in;
-                    rows_out += report.rows_out;
-                }
+    async fn open_table(&self, name: &str, bare: bool, purpose: Purpose) -> Outcome<Table> {
+        let authority = if bare { Authority::Bare } else { Authority::Pointer };
+        Ok(Table::open(&self.ports, &TableRef::new("", name.parse()?), authority, purpose).await?)
+    }
+}
+
+async fn compact_all(table: &Table, full: bool) -> Outcome<Json> {
+    let request = if full { CompactRequest::Full } else { CompactRequest::Picked };
+    // Nobody redelivers here: deletes may go at once.
+    let limits = CompactLimits { lateness_ms: 0, ..CompactLimits::default() };
+    let (mut compacted, mut rows_in, mut rows_out) = (0, 0, 0);
+    for (partition, bucket, _) in compact::buckets(table).await? {
+        match compact::compact_bucket(table, &partition, bucket, request, &limits, NO_DEADLINE).await? {
+            Compacted::Nothing => {}
+            Compacted::Conflict(reason) => return Err(format!("bucket {}: {reason}", bucket.0).into()),
+            Compacted::Done(report) => {
+                compacted += 1;
+                rows_in += report.rows_in;
+                rows_out += report.rows_out;
             }
         }
-        Ok(json!({"buckets": compacted, "rowsIn": rows_in, "rowsOut": rows_out}))
     }
+    Ok(json!({"buckets": compacted, "rowsIn": rows_in, "rowsOut": rows_out}))
+}
+
+async fn read(table: &Table, out: &str, filter: Option<&str>, snapshot: Option<i64>) -> Outcome<Json> {
+    let filter = filter.map_or(Ok(Filter::default()), |text| Filter::parse(text, &table.schema))?;
+    let request = ScanRequest { snapshot: snapshot.map(SnapshotId), filter, limit: None };
+    let types: Vec<&DataType> = table.schema.fields.iter().map(|field| &field.data_type).collect();
+    let mut lines = BufWriter::new(File::create(out)?);
+    let mut failed = None;
+    let rows = scan(table, &request, |row| match writeln!(lines, "{}", cells::line(&row.values, &types)) {
+        Ok(()) => true,
+        Err(error) => {
+            failed = Some(error);
+            false
+        }
+    })
+    .await?;
+    failed.map_or(Ok(()), Err)?;
+    lines.flush()?;
+    let columns: Vec<&str> = table.schema.fields.iter().map(|field| field.name.as_str()).collect();
+    Ok(json!({"rows": rows, "columns": columns}))
+}
+
+async fn expire(table: &Table, keep: u64) -> Outcome<Json> {
+    let options = ExpireOptions {
+        retain_min: keep,
+        retain_max: keep,
+        time_retained_ms: 0,
+        limit: u64::MAX,
+        // Nobody publishes late here.
+        name_grace_ms: 0,
+        ..ExpireOptions::default()
+    };
+    let expired = drive(protocol::expire(&table.context, options), &table.ports, &table.at).await?;
+    Ok(json!({"expired": expired.snapshots.len(), "deleted": expired.keys.len()}))
 }
 
 /// Types the records as ingest would, and encodes the values; a column of the key comes first and is left out of the rows.

@@ -1,0 +1,112 @@
+"""What a table must hold, in plain Python that knows nothing of the format: the newest version of every key, through changes of the schema."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+
+import canon
+from peers import Table
+
+# Row kinds that take a row away.
+RETRACTIONS = ("-U", "-D")
+
+
+@dataclass
+class Version:
+    """The newest version of a key. `line` is its canonical text, made when it is asked for."""
+
+    order: tuple
+    alive: bool
+    cells: list
+    line: str | None = None
+
+
+class Oracle:
+    """The rows of a table. A later row wins, or by `sequence.field` the one with the better values, and of equals the later one."""
+
+    def __init__(self, table: Table) -> None:
+        self.table, self.newest, self.written = table, {}, 0
+
+    @property
+    def sequence(self) -> list[str]:
+        return [name for name in dict(self.table.options).get("sequence.field", "").split(",") if name]
+
+    def order(self, cells: list) -> tuple:
+        """What decides between versions of a key, but for the time of writing."""
+        falling = dict(self.table.options).get("sequence.field.sort-order") == "descending"
+        return tuple((-1 if falling else 1) * cells[self.table.index(name)] for name in self.sequence)
+
+    def write(self, kind: str, cells: list) -> None:
+        self.written += 1
+        key, order = self.table.key(cells), (*self.order(cells), self.written)
+        before = self.newest.get(key)
+        if before is None or order > before.order:
+            self.newest[key] = Version(order, kind not in RETRACTIONS, cells)
+
+    def alive(self) -> list[Version]:
+        return [version for version in self.newest.values() if version.alive]
+
+    def lines(self) -> list[str]:
+        """Canonical rows, sorted."""
+        types = self.table.types
+        for version in self.alive():
+            if version.line is None:
+                version.line = canon.line(version.cells, types)
+        return sorted(version.line for version in self.alive())
+
+    def read(self, where: tuple | None, columns: tuple[str, ...] | None) -> list[str]:
+        """The rows of a condition, or some columns of them."""
+        table = self.table if columns is None else self.table.project(columns)
+        places = [self.table.index(name) for name, _ in table.columns]
+        kept = [v.cells for v in self.alive() if where is None or accepts(self.table, v.cells, where)]
+        return sorted(canon.line([cells[i] for i in places], table.types) for cells in kept)
+
+    def alter(self, change: list) -> None:
+        """One change of the schema, as `Java.alter` takes it, with types as canon.Type."""
+        verb, (name, *inside) = change[:2]
+        columns, place = list(self.table.columns), None if change[0] == "add" and len(change[1]) == 1 else self.table.index(name)
+        if inside:
+            # Only this: a field more at the end of a ROW.
+            row = columns[place][1]
+            columns[place] = (name, replace(row, inner=(*row.inner, (inside[0], change[2]))))
+            self._each(lambda cells: [[*c, None] if i == place and c is not None else c for i, c in enumerate(cells)])
+        elif verb == "add":
+            columns.append((name, change[2]))
+            self._each(lambda cells: [*cells, None])
+        elif verb == "drop":
+            del columns[place]
+            self._each(lambda cells: cells[:place] + cells[place + 1:])
+        elif verb == "rename":
+            columns[place] = (change[2], columns[place][1])
+            renamed = tuple(change[2] if key == name else key for key in self.table.primary)
+            self.table = replace(self.table, primary=renamed)
+        elif verb == "type":
+            old, new = columns[place][1], change[2]
+            columns[place] = (name, new)
+            self._each(lambda cells: [widened(c, old, new) if i == place else c for i, c in enumerate(cells)])
+        elif verb == "first":
+            columns.insert(0, columns.pop(place))
+            self._each(lambda cells: [cells[place], *cells[:place], *cells[place + 1:]])
+        else:
+            raise ValueError(change)
+        self.table = replace(self.table, columns=tuple(columns))
+
+    def _each(self, change) -> None:
+        self.newest = {key: Version(v.order, v.alive, change(v.cells)) for key, v in self.newest.items()}
+
+
+def widened(cell, old: canon.Type, new: canon.Type):
+    """The cell in a wider type."""
+    if cell is not None and old.kind == "FLOAT" and new.kind == "DOUBLE":
+        return struct.pack(">d", canon.real(cell)).hex()
+    return cell
+
+
+def accepts(table: Table, cells: list, where: tuple) -> bool:
+    column, operator, literal = where
+    cell, t = cells[table.index(column)], dict(table.columns)[column]
+    if cell is None:
+        return False
+    a, b = canon.comparable(cell, t), canon.comparable(literal, t)
+    return {"=": a == b, ">=": a >= b, "<": a < b}[operator]

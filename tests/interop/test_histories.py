@@ -1,0 +1,88 @@
+"""The random histories themselves: their seeds, and the oracle that says what is right."""
+
+from __future__ import annotations
+
+import random
+import unittest
+
+import canon
+import histories
+import limits
+from canon import parse
+from oracle import Oracle, accepts
+from peers import Table
+
+
+def table(columns: dict[str, str], **options: str) -> Table:
+    named = tuple(options.items())
+    return Table("t.t", tuple((n, parse(t)) for n, t in columns.items()), ("k",), (), named)
+
+
+class Seeds(unittest.TestCase):
+    def test_one_seed_gives_one_history_and_another_gives_another(self) -> None:
+        for seed in range(20):
+            self.assertEqual(histories.draw(seed), histories.draw(seed))
+            self.assertEqual(histories.key_pool(histories.draw(seed)), histories.key_pool(histories.draw(seed)))
+        self.assertNotEqual(histories.draw(1).table, histories.draw(2).table)
+
+    def test_every_history_fills_the_table_first_and_is_compacted_by_us(self) -> None:
+        for seed in range(200):
+            history = histories.draw(seed)
+            self.assertEqual(len(history.steps), histories.STEPS)
+            self.assertEqual(history.steps[0].verb, "fill")
+            self.assertIn(("compact", "siltstone"), [(s.verb, s.actor) for s in history.steps])
+            self.assertGreaterEqual(len(histories.key_pool(history)), 1_000)
+
+    def test_rows_of_a_step_do_not_depend_on_other_steps(self) -> None:
+        history = histories.draw(3)
+        pool, names = histories.key_pool(history), {name: name for name in history.table.primary}
+        made = [histories.Rows(Oracle(history.table), pool, names, random.Random(7)).batch(50, True) for _ in range(2)]
+        self.assertEqual(*made)
+
+    def test_all_types_and_options_are_drawn(self) -> None:
+        tables = [histories.draw(seed).table for seed in range(600)]
+        kinds = {t.kind for made in tables for t in made.types}
+        self.assertLessEqual({canon.parse(t).kind for t in histories.SCALARS} | {"ARRAY", "MAP", "ROW"}, kinds)
+        self.assertLessEqual(set(histories.OPTIONS) | {"sequence.field", "bucket-key"}, {name for made in tables for name, _ in made.options})
+
+
+class TheOracle(unittest.TestCase):
+    def test_the_last_row_of_a_key_wins_and_deletes_hide_it(self) -> None:
+        oracle = Oracle(table({"k": "INT", "v": "STRING"}))
+        for kind, cells in (("+I", [1, "a"]), ("+I", [2, "b"]), ("+U", [1, "c"]), ("-D", [2, None])):
+            oracle.write(kind, cells)
+        self.assertEqual(oracle.lines(), ['[1,"c"]'])
+
+    def test_a_sequence_field_decides_and_may_fall(self) -> None:
+        for order, wanted in (("ascending", "[1,9]"), ("descending", "[1,3]")):
+            oracle = Oracle(table({"k": "INT", "s": "INT"}, **{"sequence.field": "s", "sequence.field.sort-order": order}))
+            for value in (5, 9, 3, 7):
+                oracle.write("+I", [1, value])
+            self.assertEqual(oracle.lines(), [wanted])
+
+    def test_rows_follow_changes_of_the_schema(self) -> None:
+        oracle = Oracle(table({"k": "INT", "v": "FLOAT", "r": "ROW<x INT>"}))
+        oracle.write("+I", [1, "3fc00000", [4]])
+        oracle.write("+I", [2, None, None])
+        for change in (["add", ["n"], parse("DATE")], ["type", ["v"], parse("DOUBLE")], ["add", ["r", "y"], parse("INT")],
+                       ["rename", ["k"], "key"], ["first", ["n"]]):
+            oracle.alter(change)
+        self.assertEqual(oracle.lines(), ['[null,1,"3ff8000000000000",[4,null]]', "[null,2,null,null]"])
+        self.assertEqual(oracle.table.primary, ("key",))
+        oracle.alter(["drop", ["v"]])
+        self.assertEqual([name for name, _ in oracle.table.columns], ["n", "key", "r"])
+
+    def test_conditions_compare_numbers_as_numbers_and_never_accept_null(self) -> None:
+        made = table({"k": "INT", "d": "DECIMAL(9, 2)"})
+        self.assertTrue(accepts(made, [1, "10.00"], ("d", ">=", "9.50")))
+        self.assertFalse(accepts(made, [1, None], ("d", "<", "9.50")))
+
+
+class Limits(unittest.TestCase):
+    def test_names_are_told_apart(self) -> None:
+        names = [(limit.engine, limit.name) for limit in limits.LIMITS]
+        self.assertEqual(len(names), len(set(names)))
+
+
+if __name__ == "__main__":
+    unittest.main()
