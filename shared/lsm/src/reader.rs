@@ -113,7 +113,8 @@ fn open_as<R: ChunkReader + 'static>(
     }
     let length = footer_length(&source, object)?;
     let bytes = usize::try_from(length).unwrap_or(usize::MAX);
-    let bytes = source.get_bytes(source.len().saturating_sub(8 + length), bytes).map_err(|e| LsmError::read(object, &e))?;
+    let bytes =
+        source.get_bytes(source.len().saturating_sub(8 + length), bytes).map_err(|e| LsmError::read(object, &e))?;
     footer::check(&bytes).map_err(|fault| LsmError::corrupt(object, fault))?;
     let options =
         ArrowReaderOptions::new().with_skip_arrow_metadata(true).with_page_index_policy(PageIndexPolicy::Skip);

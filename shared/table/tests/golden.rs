@@ -138,7 +138,12 @@ async fn tables_of_every_engine_hold_the_rows_of_the_catalogue() {
             if !field.data_type.is_nested() {
                 // An engine makes key columns NOT NULL by itself.
                 let (is, told) = (field.data_type.to_string(), told[1].as_str().unwrap());
-                assert_eq!(is.trim_end_matches(" NOT NULL"), told.trim_end_matches(" NOT NULL"), "{name}.{}", field.name);
+                assert_eq!(
+                    is.trim_end_matches(" NOT NULL"),
+                    told.trim_end_matches(" NOT NULL"),
+                    "{name}.{}",
+                    field.name
+                );
             }
         }
         assert_eq!(read(&table, None).await, expected(facts), "{name}");

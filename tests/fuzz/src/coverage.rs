@@ -86,6 +86,9 @@ impl Seen {
     fn live(&self) -> Vec<&'static mut [u8]> {
         // SAFETY: LLVM gave these bounds for counters that live as long as the program; only instrumented code of this thread writes them, and
         // none of it runs while a slice is held, but for this crate's own, whose counts are of no interest.
-        self.regions.iter().map(|(at, length)| unsafe { std::slice::from_raw_parts_mut(*at as *mut u8, *length) }).collect()
+        self.regions
+            .iter()
+            .map(|(at, length)| unsafe { std::slice::from_raw_parts_mut(*at as *mut u8, *length) })
+            .collect()
     }
 }

@@ -126,7 +126,10 @@ pub fn fuzz(target: &Target, plan: &Plan) -> Report {
         if let Some(path) = &plan.trace {
             // Losing the trace would lose what it is for.
             if let Err(error) = std::fs::write(path, &input) {
-                found.insert("trace".to_owned(), Fault { what: format!("{}: {error}", path.display()), input, times: 1 });
+                found.insert(
+                    "trace".to_owned(),
+                    Fault { what: format!("{}: {error}", path.display()), input, times: 1 },
+                );
                 break;
             }
         }
@@ -138,7 +141,10 @@ pub fn fuzz(target: &Target, plan: &Plan) -> Report {
             report.peak = (run.peak, input.len());
         }
         let news = seen.news();
-        if fresh.is_none() && pool.len() < room && (news || seen.counters() == 0 && run.taken && rng.random_ratio(1, 64)) {
+        if fresh.is_none()
+            && pool.len() < room
+            && (news || seen.counters() == 0 && run.taken && rng.random_ratio(1, 64))
+        {
             pool.push(input.clone());
         }
         if let Some(what) = run.fault {

@@ -1,7 +1,6 @@
 //! The command: fuzzes all parsers, or one, and says what was found.
 //!
 //! Below: `driver`. Invariant: 1. the exit code is 0 only when every parser ran and nothing that must not happen did.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line")]
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -85,7 +84,13 @@ fn main() -> ExitCode {
             report.target, report.executions, report.taken, report.pool, report.peak.0, report.peak.1, report.seconds
         );
         for fault in &report.faults {
-            println!("FAULT   {}: {} ({} times)\n        {}", target.name, fault.what, fault.times, fault.input.escape_ascii());
+            println!(
+                "FAULT   {}: {} ({} times)\n        {}",
+                target.name,
+                fault.what,
+                fault.times,
+                fault.input.escape_ascii()
+            );
         }
     }
     if args.json {

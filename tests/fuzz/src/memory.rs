@@ -36,7 +36,10 @@ fn signed(size: usize) -> isize {
     isize::try_from(size).unwrap_or(isize::MAX)
 }
 
-#[expect(unsafe_code, reason = "an allocator is unsafe by its trait; every call is handed on to the system's unchanged")]
+#[expect(
+    unsafe_code,
+    reason = "an allocator is unsafe by its trait; every call is handed on to the system's unchanged"
+)]
 // SAFETY: all four methods hand their arguments to `System`, which upholds the contract; counting touches no memory of callers.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

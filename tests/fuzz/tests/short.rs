@@ -31,7 +31,8 @@ fn some_seconds_of_damage_break_no_parser() {
     for target in all() {
         let plan = Plan { executions: u64::MAX, seed, time: Some(EACH), trace: None };
         let report = fuzz(&target, &plan);
-        let faults: Vec<String> = report.faults.iter().map(|f| format!("{}\n  input {}", f.what, hex(&f.input))).collect();
+        let faults: Vec<String> =
+            report.faults.iter().map(|f| format!("{}\n  input {}", f.what, hex(&f.input))).collect();
         assert!(
             faults.is_empty(),
             "{}: {}\n  again: cargo run -p siltstone-fuzz -- --target {} --executions {} --seed {seed}",
@@ -61,7 +62,8 @@ fn every_parser_takes_a_seed_and_breaks_at_none() {
 fn inputs_that_once_broke_a_parser_break_none() {
     let every = all();
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("found");
-    let files = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect::<Vec<_>>();
+    let files =
+        |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect::<Vec<_>>();
     for parser in files(&folder) {
         let name = parser.file_name().unwrap().to_str().unwrap().to_owned();
         let target = every.iter().find(|target| target.name == name).unwrap_or_else(|| panic!("{name} is no parser"));
@@ -115,7 +117,8 @@ fn a_planted_allocation_is_found() {
 
 #[test]
 fn a_planted_value_that_does_not_survive_is_found() {
-    let target = planted(|bytes| if has(bytes, b"tra") { Outcome::Broken("changed".to_owned()) } else { Outcome::Taken });
+    let target =
+        planted(|bytes| if has(bytes, b"tra") { Outcome::Broken("changed".to_owned()) } else { Outcome::Taken });
     let found = faults(&target);
     assert_eq!(found.iter().map(|(what, _)| what.as_str()).collect::<Vec<_>>(), ["broken: changed"]);
 }

@@ -25,6 +25,12 @@ pub fn unpacked(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(open(bytes)?.close(false))
 }
 
+/// A container file of one block with these rows, not compressed.
+#[must_use]
+pub fn container(schema: &str, rows: i64, body: Vec<u8>) -> Vec<u8> {
+    Container { schema: schema.as_bytes().to_vec(), sync: vec![7; 16], blocks: vec![(rows, body)] }.close(false)
+}
+
 /// A damaged copy, or `None` for what is no container file.
 pub(crate) fn damaged(bytes: &[u8], tools: Tools<'_>, rng: &mut SmallRng) -> Option<Vec<u8>> {
     let mut file = open(bytes)?;
@@ -111,7 +117,8 @@ impl Container {
 }
 
 /// A number as Avro has it.
-pub(crate) fn varint(number: i64) -> Vec<u8> {
+#[must_use]
+pub fn varint(number: i64) -> Vec<u8> {
     let mut rest = ((number << 1) ^ (number >> 63)).cast_unsigned();
     let mut out = Vec::new();
     while rest >= 0x80 {

@@ -8,8 +8,20 @@ use serde_json::{Map, Value, json};
 use super::Tools;
 
 const NUMBERS: [&str; 14] = [
-    "0", "-1", "1e400", "-0.0", "2147483648", "9223372036854775807", "9223372036854775808", "-9223372036854775809", "1e-400", "0.1",
-    "18446744073709551616", "123456789012345678901234567890.5", "1E3", "253402300800000",
+    "0",
+    "-1",
+    "1e400",
+    "-0.0",
+    "2147483648",
+    "9223372036854775807",
+    "9223372036854775808",
+    "-9223372036854775809",
+    "1e-400",
+    "0.1",
+    "18446744073709551616",
+    "123456789012345678901234567890.5",
+    "1E3",
+    "253402300800000",
 ];
 
 /// A damaged copy, or `None` for what is no JSON.
@@ -67,7 +79,8 @@ fn pick<'v>(value: &'v mut Value, left: &mut usize) -> Option<&'v mut Value> {
 }
 
 fn made_up(tools: Tools<'_>, rng: &mut SmallRng) -> Value {
-    let number = |rng: &mut SmallRng| NUMBERS.choose(rng).and_then(|n| serde_json::from_str(n).ok()).unwrap_or(Value::Null);
+    let number =
+        |rng: &mut SmallRng| NUMBERS.choose(rng).and_then(|n| serde_json::from_str(n).ok()).unwrap_or(Value::Null);
     match rng.random_range(0..9_u32) {
         0 => Value::Null,
         1 => Value::Bool(rng.random()),

@@ -8,7 +8,7 @@ mod json;
 
 use rand::{Rng, rngs::SmallRng, seq::IndexedRandom};
 
-pub use self::avro::unpacked;
+pub use self::avro::{container, unpacked, varint};
 
 /// Largest input that is made: damage needs no megabytes.
 pub const INPUT_MAX: usize = 128 << 10;

@@ -25,14 +25,109 @@ const RECORD: Memory = Memory { per_byte: 400, constant: 2 << 20 };
 const UNPACKED: usize = 256 << 10;
 
 const WORDS: &[&str] = &[
-    "before", "after", "op", "c", "u", "d", "r", "t", "m", "payload", "schema", "source", "ts_ms", "ddl", "databaseName", "status", "BEGIN", "END",
-    "event_count", "connector", "__debezium_unavailable_value", "id", "b", "i8", "i16", "i32", "i64", "f32", "f64", "dec", "dec38", "text", "chars",
-    "bytes", "day", "clock", "at3", "at6", "at9", "ltz", "list", "map", "nested", "deep", "Infinity", "-Infinity", "NaN", "2024-02-30", "24:00:00",
-    "2024-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999+14:00", "true", "null", "1e400", "99999999999999999999999999999999999999", "scale",
-    "value", "AQ==", "Records", "kinesis", "data", "eventID", "eventSourceARN", "approximateArrivalTimestamp", "partitionKey", "sequenceNumber",
-    "eventSource", "aws.s3", "aws:s3", "s3", "bucket", "object", "name", "key", "%2F", "+", "%", "format", "debezium-json", "json", "op-field",
-    "deletes", "upserts", "timestamp-unit", "millis", "nanos", "decimals", "base64", "columns", "path", "constant", "date-of", "offset-minutes",
-    "mask", "sha256", "keep-last4", "unknown-columns", "quarantine", "max-record-bytes", "partitions", "days-back", "per-batch", "%Y-%m-%d",
+    "before",
+    "after",
+    "op",
+    "c",
+    "u",
+    "d",
+    "r",
+    "t",
+    "m",
+    "payload",
+    "schema",
+    "source",
+    "ts_ms",
+    "ddl",
+    "databaseName",
+    "status",
+    "BEGIN",
+    "END",
+    "event_count",
+    "connector",
+    "__debezium_unavailable_value",
+    "id",
+    "b",
+    "i8",
+    "i16",
+    "i32",
+    "i64",
+    "f32",
+    "f64",
+    "dec",
+    "dec38",
+    "text",
+    "chars",
+    "bytes",
+    "day",
+    "clock",
+    "at3",
+    "at6",
+    "at9",
+    "ltz",
+    "list",
+    "map",
+    "nested",
+    "deep",
+    "Infinity",
+    "-Infinity",
+    "NaN",
+    "2024-02-30",
+    "24:00:00",
+    "2024-01-01T00:00:00Z",
+    "9999-12-31T23:59:59.999999999+14:00",
+    "true",
+    "null",
+    "1e400",
+    "99999999999999999999999999999999999999",
+    "scale",
+    "value",
+    "AQ==",
+    "Records",
+    "kinesis",
+    "data",
+    "eventID",
+    "eventSourceARN",
+    "approximateArrivalTimestamp",
+    "partitionKey",
+    "sequenceNumber",
+    "eventSource",
+    "aws.s3",
+    "aws:s3",
+    "s3",
+    "bucket",
+    "object",
+    "name",
+    "key",
+    "%2F",
+    "+",
+    "%",
+    "format",
+    "debezium-json",
+    "json",
+    "op-field",
+    "deletes",
+    "upserts",
+    "timestamp-unit",
+    "millis",
+    "nanos",
+    "decimals",
+    "base64",
+    "columns",
+    "path",
+    "constant",
+    "date-of",
+    "offset-minutes",
+    "mask",
+    "sha256",
+    "keep-last4",
+    "unknown-columns",
+    "quarantine",
+    "max-record-bytes",
+    "partitions",
+    "days-back",
+    "per-batch",
+    "%Y-%m-%d",
 ];
 
 const PLAIN: &[&str] = &[
@@ -58,13 +153,32 @@ const DEBEZIUM: &[&str] = &[
 /// A table with a column of every type, in partitions.
 pub(super) fn wide() -> Option<TableSchema> {
     let columns = [
-        ("id", "BIGINT"), ("b", "BOOLEAN"), ("i8", "TINYINT"), ("i16", "SMALLINT"), ("i32", "INT"), ("i64", "BIGINT"), ("f32", "FLOAT"),
-        ("f64", "DOUBLE"), ("dec", "DECIMAL(12, 2)"), ("dec38", "DECIMAL(38, 10)"), ("text", "STRING"), ("chars", "CHAR(5)"), ("bytes", "BYTES"),
-        ("day", "DATE"), ("clock", "TIME(3)"), ("at3", "TIMESTAMP(3)"), ("at6", "TIMESTAMP(6)"), ("at9", "TIMESTAMP(9)"),
-        ("ltz", "TIMESTAMP(3) WITH LOCAL TIME ZONE"), ("list", "ARRAY<INT>"), ("map", "MAP<STRING NOT NULL, BIGINT>"), ("nested", "ROW<x INT, y STRING>"),
+        ("id", "BIGINT"),
+        ("b", "BOOLEAN"),
+        ("i8", "TINYINT"),
+        ("i16", "SMALLINT"),
+        ("i32", "INT"),
+        ("i64", "BIGINT"),
+        ("f32", "FLOAT"),
+        ("f64", "DOUBLE"),
+        ("dec", "DECIMAL(12, 2)"),
+        ("dec38", "DECIMAL(38, 10)"),
+        ("text", "STRING"),
+        ("chars", "CHAR(5)"),
+        ("bytes", "BYTES"),
+        ("day", "DATE"),
+        ("clock", "TIME(3)"),
+        ("at3", "TIMESTAMP(3)"),
+        ("at6", "TIMESTAMP(6)"),
+        ("at9", "TIMESTAMP(9)"),
+        ("ltz", "TIMESTAMP(3) WITH LOCAL TIME ZONE"),
+        ("list", "ARRAY<INT>"),
+        ("map", "MAP<STRING NOT NULL, BIGINT>"),
+        ("nested", "ROW<x INT, y STRING>"),
         ("deep", "ARRAY<ROW<name STRING, tags MAP<STRING NOT NULL, ARRAY<DATE>>>>"),
     ];
-    let columns = columns.iter().map(|(name, t)| DataType::parse_sql(t).map(|t| Column::new(*name, t))).collect::<Result<_, _>>();
+    let columns =
+        columns.iter().map(|(name, t)| DataType::parse_sql(t).map(|t| Column::new(*name, t))).collect::<Result<_, _>>();
     let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
     TableSchema::create(columns.ok()?, names(&["day"]), names(&["id", "day"]), Default::default(), None, 0).ok()
 }
@@ -72,10 +186,17 @@ pub(super) fn wide() -> Option<TableSchema> {
 pub(super) fn targets(corpus: &Corpus) -> Vec<Target> {
     let Some(schema) = wide() else { return Vec::new() };
     let decoder = |format, op: Option<&str>| {
-        let config = DecoderConfig { format, op_field: op.map(str::to_owned), max_record_bytes: UNPACKED, ..DecoderConfig::default() };
+        let config = DecoderConfig {
+            format,
+            op_field: op.map(str::to_owned),
+            max_record_bytes: UNPACKED,
+            ..DecoderConfig::default()
+        };
         Decoder::new(&schema, &config)
     };
-    let (Ok(plain), Ok(debezium)) = (decoder(Format::Json, Some("op")), decoder(Format::DebeziumJson, None)) else { return Vec::new() };
+    let (Ok(plain), Ok(debezium)) = (decoder(Format::Json, Some("op")), decoder(Format::DebeziumJson, None)) else {
+        return Vec::new();
+    };
     let columns = schema.fields.len();
     let packed = |list: &[&str]| {
         let mut seeds = texts_of(list);
@@ -86,12 +207,36 @@ pub(super) fn targets(corpus: &Corpus) -> Vec<Target> {
     };
     let target = |name, shape, memory, seeds, run| Target { name, shape, words: WORDS, memory, seeds, run };
     vec![
-        target("json-record", Shape::Json, RECORD, packed(PLAIN), Box::new(move |bytes| record(&plain, columns, bytes))),
-        target("debezium-record", Shape::Json, RECORD, packed(DEBEZIUM), Box::new(move |bytes| record(&debezium, columns, bytes))),
-        target("kpl-aggregate", Shape::Bytes, Memory { per_byte: 200, constant: 64 << 10 }, aggregates(), Box::new(kpl)),
+        target(
+            "json-record",
+            Shape::Json,
+            RECORD,
+            packed(PLAIN),
+            Box::new(move |bytes| record(&plain, columns, bytes)),
+        ),
+        target(
+            "debezium-record",
+            Shape::Json,
+            RECORD,
+            packed(DEBEZIUM),
+            Box::new(move |bytes| record(&debezium, columns, bytes)),
+        ),
+        target(
+            "kpl-aggregate",
+            Shape::Bytes,
+            Memory { per_byte: 200, constant: 64 << 10 },
+            aggregates(),
+            Box::new(kpl),
+        ),
         target("kinesis-event", Shape::Json, JSON, corpus.events("ingest"), Box::new(kinesis)),
         target("s3-event", Shape::Json, JSON, corpus.events("compact"), Box::new(s3)),
-        target("decoder-config", Shape::Json, Memory { per_byte: 4_000, constant: 1 << 20 }, configs(), Box::new(move |bytes| config(&schema, bytes))),
+        target(
+            "decoder-config",
+            Shape::Json,
+            Memory { per_byte: 4_000, constant: 1 << 20 },
+            configs(),
+            Box::new(move |bytes| config(&schema, bytes)),
+        ),
     ]
 }
 
@@ -113,7 +258,11 @@ fn record(decoder: &Decoder, columns: usize, bytes: &[u8]) -> Outcome {
 
 /// Bodies of aggregates: what stands between the magic and the MD5.
 fn aggregates() -> Vec<Vec<u8>> {
-    let records = [("a".to_owned(), Bytes::from_static(b"{\"id\": 1}")), ("b".to_owned(), Bytes::new()), ("a".to_owned(), Bytes::from_static(b"x"))];
+    let records = [
+        ("a".to_owned(), Bytes::from_static(b"{\"id\": 1}")),
+        ("b".to_owned(), Bytes::new()),
+        ("a".to_owned(), Bytes::from_static(b"x")),
+    ];
     let whole = aggregate(&records);
     vec![whole.get(4..whole.len().saturating_sub(16)).unwrap_or_default().to_vec(), whole.to_vec(), Vec::new()]
 }
@@ -124,7 +273,10 @@ fn kpl(body: &[u8]) -> Outcome {
     let Ok(records) = deaggregate(&Bytes::from(sealed)) else { return Outcome::Refused };
     let plain: Option<Vec<(String, Bytes)>> = records
         .iter()
-        .map(|r| (r.explicit_hash_key.is_none()).then(|| (r.partition_key.as_deref().unwrap_or_default().to_owned(), r.data.clone())))
+        .map(|r| {
+            (r.explicit_hash_key.is_none())
+                .then(|| (r.partition_key.as_deref().unwrap_or_default().to_owned(), r.data.clone()))
+        })
         .collect();
     let Some(plain) = plain else { return Outcome::Taken };
     match deaggregate(&aggregate(&plain)) {

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Pages are opened to what they claim, one column at a time; batches are bounded by rows and bytes.
-const FILE: Memory = Memory { per_byte: 2_000, constant: 96 << 20 };
+const FILE: Memory = Memory { per_byte: 2_000, constant: 32 << 20 };
 
 /// Types that a row may have: the first byte of an input picks one list.
 fn shapes(corpus: &Corpus) -> Vec<Vec<DataType>> {
@@ -38,14 +38,26 @@ fn shapes(corpus: &Corpus) -> Vec<Vec<DataType>> {
         parse(&["DECIMAL(9, 3)", "DECIMAL(18, 0)", "DECIMAL(19, 2)", "DECIMAL(38, 10)"]),
         parse(&["TIMESTAMP(0)", "TIMESTAMP(3)", "TIMESTAMP(6)", "TIMESTAMP(9)", "TIMESTAMP(3) WITH LOCAL TIME ZONE"]),
         parse(&["CHAR(7)", "VARCHAR(20)", "STRING", "BINARY(4)", "VARBINARY(16)", "BYTES"]),
-        parse(&["ARRAY<INT>", "ARRAY<STRING>", "MAP<STRING NOT NULL, BIGINT>", "MULTISET<STRING NOT NULL>", "ROW<x INT, y STRING>"]),
-        parse(&["ARRAY<ROW<a DECIMAL(20, 2), b MAP<INT NOT NULL, ARRAY<TIMESTAMP(6)>>>>", "ARRAY<BOOLEAN>", "ARRAY<TINYINT>"]),
+        parse(&[
+            "ARRAY<INT>",
+            "ARRAY<STRING>",
+            "MAP<STRING NOT NULL, BIGINT>",
+            "MULTISET<STRING NOT NULL>",
+            "ROW<x INT, y STRING>",
+        ]),
+        parse(&[
+            "ARRAY<ROW<a DECIMAL(20, 2), b MAP<INT NOT NULL, ARRAY<TIMESTAMP(6)>>>>",
+            "ARRAY<BOOLEAN>",
+            "ARRAY<TINYINT>",
+        ]),
         parse(&["BIGINT"; 70]),
         Vec::new(),
     ];
     for (_, _, written, _) in corpus.described() {
         let all: Vec<DataType> = written.fields.iter().map(|field| field.data_type.clone()).collect();
-        for types in [written.types_at(&written.trimmed_primary_key()), written.types_at(&written.partition_indices()), all] {
+        for types in
+            [written.types_at(&written.trimmed_primary_key()), written.types_at(&written.partition_indices()), all]
+        {
             if !shapes.contains(&types) && shapes.len() < 256 {
                 shapes.push(types);
             }
@@ -79,7 +91,9 @@ fn sample(kind: &TypeKind, n: i32) -> Value {
         TypeKind::Map(key, value) => {
             Value::Map((0..n.rem_euclid(3)).map(|i| (sample(&key.kind, i), sample(&value.kind, n + i))).collect())
         }
-        TypeKind::Multiset(key) => Value::Map((0..n.rem_euclid(3)).map(|i| (sample(&key.kind, i), Value::Int(n))).collect()),
+        TypeKind::Multiset(key) => {
+            Value::Map((0..n.rem_euclid(3)).map(|i| (sample(&key.kind, i), Value::Int(n))).collect())
+        }
         TypeKind::Row(fields) => Value::Row(fields.iter().map(|field| sample(&field.data_type.kind, n)).collect()),
     }
 }
@@ -99,7 +113,12 @@ pub(super) fn targets(corpus: &Corpus) -> Vec<Target> {
             }
         }
     }
-    let nested = RowField { id: FieldId(0), name: String::new(), data_type: DataType::nullable(TypeKind::Int), description: None };
+    let nested = RowField {
+        id: FieldId(0),
+        name: String::new(),
+        data_type: DataType::nullable(TypeKind::Int),
+        description: None,
+    };
     debug_assert_eq!(sample(&TypeKind::Row(vec![nested]), 1), Value::Row(vec![Value::Int(1)]));
     let row = Target {
         name: "row",
@@ -183,7 +202,11 @@ fn data_file(bytes: &[u8], files: &[DataFile]) -> Outcome {
             Err(_) => return Outcome::Refused,
         }
     }
-    if rows == file.meta.row_count { Outcome::Taken } else { Outcome::Broken(format!("{rows} rows, {} were told of", file.meta.row_count)) }
+    if rows == file.meta.row_count {
+        Outcome::Taken
+    } else {
+        Outcome::Broken(format!("{rows} rows, {} were told of", file.meta.row_count))
+    }
 }
 
 fn audited(bytes: &[u8], files: &[DataFile]) -> Outcome {

@@ -23,9 +23,47 @@ use crate::{corpus::Corpus, driver::hex, mutate::Shape};
 
 const PACKED: Memory = Memory { per_byte: 400, constant: 64 << 10 };
 const WORDS: &[&str] = &[
-    "protocol", "incarnation", "table_uuid", "state", "version", "snapshot", "schema_id", "checkpoints", "checkpoints_object", "earliest",
-    "published", "sweep_cutoff", "floor", "change_ids", "active", "paused", "forked", "N", "S", "B", "rev", "stream", "shard", "sequence",
-    "subSequence", "arrivalMs", "partitionKey", "schemaId", "reject", "code", "column", "detail", "data", "table", "warehouse", "bucket", "partition", "partitionArity", "version", "hops", "+f",
+    "protocol",
+    "incarnation",
+    "table_uuid",
+    "state",
+    "version",
+    "snapshot",
+    "schema_id",
+    "checkpoints",
+    "checkpoints_object",
+    "earliest",
+    "published",
+    "sweep_cutoff",
+    "floor",
+    "change_ids",
+    "active",
+    "paused",
+    "forked",
+    "N",
+    "S",
+    "B",
+    "rev",
+    "stream",
+    "shard",
+    "sequence",
+    "subSequence",
+    "arrivalMs",
+    "partitionKey",
+    "schemaId",
+    "reject",
+    "code",
+    "column",
+    "detail",
+    "data",
+    "table",
+    "warehouse",
+    "bucket",
+    "partition",
+    "partitionArity",
+    "version",
+    "hops",
+    "+f",
 ];
 
 pub(super) fn targets(corpus: &Corpus) -> Vec<Target> {
@@ -85,7 +123,11 @@ fn seeds(corpus: &Corpus) -> (Vec<Vec<u8>>, Vec<Vec<u8>>, Vec<Vec<u8>>) {
         pointers.push(pointer.clone());
     }
     let records = pointers.iter().filter_map(|p| p.to_record(&location).ok());
-    (records.map(|record| shown(&record)).collect(), vec![checkpoints.pack(), Checkpoints::default().pack()], vec![slots.pack()])
+    (
+        records.map(|record| shown(&record)).collect(),
+        vec![checkpoints.pack(), Checkpoints::default().pack()],
+        vec![slots.pack()],
+    )
 }
 
 fn shown(record: &ItemRecord) -> Vec<u8> {
@@ -108,7 +150,8 @@ fn record_of(bytes: &[u8]) -> Option<ItemRecord> {
             (kind, Json::String(text)) if kind == "S" => Attr::S(text.clone()),
             (kind, Json::Number(number)) if kind == "N" => Attr::N(number.as_i64()?),
             (kind, Json::String(text)) if kind == "B" => {
-                let pairs = text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+                let pairs =
+                    text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
                 Attr::B(pairs.collect::<Option<_>>()?)
             }
             _ => return None,
@@ -119,7 +162,9 @@ fn record_of(bytes: &[u8]) -> Option<ItemRecord> {
 }
 
 fn pointer(bytes: &[u8]) -> Outcome {
-    let (Some(record), Ok(location)) = (record_of(bytes), TableLocation::new("w/db.db/t")) else { return Outcome::Refused };
+    let (Some(record), Ok(location)) = (record_of(bytes), TableLocation::new("w/db.db/t")) else {
+        return Outcome::Refused;
+    };
     let Ok(pointer) = Pointer::from_record(&record, &location) else { return Outcome::Refused };
     let _ = pointer.published_snapshot();
     // A pointer that is too large to be written is refused then.
@@ -141,7 +186,9 @@ fn checkpoints(bytes: &[u8]) -> Outcome {
 }
 
 fn position(bytes: &[u8]) -> Outcome {
-    let read = |bytes: &[u8]| std::str::from_utf8(bytes).map_err(|_| ()).and_then(|text| text.parse::<Position>().map_err(|_| ()));
+    let read = |bytes: &[u8]| {
+        std::str::from_utf8(bytes).map_err(|_| ()).and_then(|text| text.parse::<Position>().map_err(|_| ()))
+    };
     survives(read(bytes), always(|p: &Position| p.to_string().into_bytes()), read)
 }
 

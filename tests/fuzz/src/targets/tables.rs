@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use siltstone_decode::{Decoder, DecoderConfig};
 use siltstone_format::{
-    manifest::{
-        decode_index_manifest, decode_manifest, decode_manifest_list, encode_manifest, encode_manifest_list,
-    },
+    manifest::{decode_index_manifest, decode_manifest, decode_manifest_list, encode_manifest, encode_manifest_list},
     options::{Purpose, TableOptions},
     path::{TableLocation, parse_hint, parse_schema_name, parse_snapshot_name},
     schema::TableSchema,
@@ -20,7 +18,7 @@ use siltstone_lsm::layout::FileLayout;
 use super::{Memory, Outcome, Target, always, survives, texts_of};
 use crate::{
     corpus::Corpus,
-    mutate::{Shape, unpacked},
+    mutate::{Shape, container, unpacked, varint},
 };
 
 /// A tree of JSON values takes some hundred bytes for "[]," or "0,".
@@ -30,33 +28,154 @@ const AVRO: Memory = Memory { per_byte: 400, constant: 1 << 20 };
 const TEXT: Memory = Memory { per_byte: 100, constant: 16 << 10 };
 
 const SNAPSHOT_WORDS: &[&str] = &[
-    "version", "uuid", "id", "schemaId", "baseManifestList", "baseManifestListSize", "deltaManifestList", "deltaManifestListSize",
-    "changelogManifestList", "changelogManifestListSize", "indexManifest", "commitUser", "commitIdentifier", "commitKind", "timeMillis",
-    "totalRecordCount", "deltaRecordCount", "changelogRecordCount", "watermark", "statistics", "properties", "nextRowId", "logOffsets",
-    "tagCreateTime", "tagTimeRetained", "APPEND", "COMPACT", "OVERWRITE", "ANALYZE", "null", "../", "siltstone.checkpoints",
+    "version",
+    "uuid",
+    "id",
+    "schemaId",
+    "baseManifestList",
+    "baseManifestListSize",
+    "deltaManifestList",
+    "deltaManifestListSize",
+    "changelogManifestList",
+    "changelogManifestListSize",
+    "indexManifest",
+    "commitUser",
+    "commitIdentifier",
+    "commitKind",
+    "timeMillis",
+    "totalRecordCount",
+    "deltaRecordCount",
+    "changelogRecordCount",
+    "watermark",
+    "statistics",
+    "properties",
+    "nextRowId",
+    "logOffsets",
+    "tagCreateTime",
+    "tagTimeRetained",
+    "APPEND",
+    "COMPACT",
+    "OVERWRITE",
+    "ANALYZE",
+    "null",
+    "../",
+    "siltstone.checkpoints",
 ];
 
 const SCHEMA_WORDS: &[&str] = &[
-    "version", "id", "fields", "name", "type", "description", "defaultValue", "highestFieldId", "partitionKeys", "primaryKeys", "options",
-    "comment", "timeMillis", "element", "key", "value", "ARRAY", "MAP", "MULTISET", "ROW", "ARRAY NOT NULL", "ROW NOT NULL", "INT", "BIGINT NOT NULL",
-    "STRING", "DECIMAL(10, 2)", "DECIMAL(38, 38)", "TIMESTAMP(9)", "TIMESTAMP(3) WITH LOCAL TIME ZONE", "TIME(3)", "CHAR(5)", "VARBINARY(9)",
-    "VARIANT", "BLOB", "bucket", "bucket-key", "sequence.field", "rowkind.field", "merge-engine", "_KEY_id", "_SEQUENCE_NUMBER", "_VALUE_KIND",
+    "version",
+    "id",
+    "fields",
+    "name",
+    "type",
+    "description",
+    "defaultValue",
+    "highestFieldId",
+    "partitionKeys",
+    "primaryKeys",
+    "options",
+    "comment",
+    "timeMillis",
+    "element",
+    "key",
+    "value",
+    "ARRAY",
+    "MAP",
+    "MULTISET",
+    "ROW",
+    "ARRAY NOT NULL",
+    "ROW NOT NULL",
+    "INT",
+    "BIGINT NOT NULL",
+    "STRING",
+    "DECIMAL(10, 2)",
+    "DECIMAL(38, 38)",
+    "TIMESTAMP(9)",
+    "TIMESTAMP(3) WITH LOCAL TIME ZONE",
+    "TIME(3)",
+    "CHAR(5)",
+    "VARBINARY(9)",
+    "VARIANT",
+    "BLOB",
+    "bucket",
+    "bucket-key",
+    "sequence.field",
+    "rowkind.field",
+    "merge-engine",
+    "_KEY_id",
+    "_SEQUENCE_NUMBER",
+    "_VALUE_KIND",
 ];
 
 const AVRO_WORDS: &[&str] = &[
-    "Obj\u{1}", "avro.schema", "avro.codec", "null", "deflate", "zstandard", "snappy", "record", "array", "bytes", "string", "long", "int",
-    "boolean", "double", "fixed", "enum", "map", "items", "fields", "name", "type", "symbols", "size", "values", "default", "_VERSION", "_KIND",
-    "_PARTITION", "_BUCKET", "_TOTAL_BUCKETS", "_FILE", "_FILE_NAME", "_FILE_SIZE", "_NUM_ADDED_FILES", "_NUM_DELETED_FILES", "_PARTITION_STATS",
-    "_SCHEMA_ID", "_MIN_VALUES", "_MAX_VALUES", "_NULL_COUNTS", "_ROW_COUNT", "_MIN_KEY", "_MAX_KEY", "_KEY_STATS", "_VALUE_STATS", "_LEVEL",
-    "_EXTRA_FILES", "_CREATION_TIME", "_DELETE_ROW_COUNT", "_EMBEDDED_FILE_INDEX", "_FILE_SOURCE", "_VALUE_STATS_COLS", "_EXTERNAL_PATH",
-    "_FIRST_ROW_ID", "_WRITE_COLS", "_MIN_BUCKET", "_MAX_LEVEL", "_INDEX_TYPE", "HASH", "DELETION_VECTORS", "[\"null\",\"long\"]",
+    "Obj\u{1}",
+    "avro.schema",
+    "avro.codec",
+    "null",
+    "deflate",
+    "zstandard",
+    "snappy",
+    "record",
+    "array",
+    "bytes",
+    "string",
+    "long",
+    "int",
+    "boolean",
+    "double",
+    "fixed",
+    "enum",
+    "map",
+    "items",
+    "fields",
+    "name",
+    "type",
+    "symbols",
+    "size",
+    "values",
+    "default",
+    "_VERSION",
+    "_KIND",
+    "_PARTITION",
+    "_BUCKET",
+    "_TOTAL_BUCKETS",
+    "_FILE",
+    "_FILE_NAME",
+    "_FILE_SIZE",
+    "_NUM_ADDED_FILES",
+    "_NUM_DELETED_FILES",
+    "_PARTITION_STATS",
+    "_SCHEMA_ID",
+    "_MIN_VALUES",
+    "_MAX_VALUES",
+    "_NULL_COUNTS",
+    "_ROW_COUNT",
+    "_MIN_KEY",
+    "_MAX_KEY",
+    "_KEY_STATS",
+    "_VALUE_STATS",
+    "_LEVEL",
+    "_EXTRA_FILES",
+    "_CREATION_TIME",
+    "_DELETE_ROW_COUNT",
+    "_EMBEDDED_FILE_INDEX",
+    "_FILE_SOURCE",
+    "_VALUE_STATS_COLS",
+    "_EXTERNAL_PATH",
+    "_FIRST_ROW_ID",
+    "_WRITE_COLS",
+    "_MIN_BUCKET",
+    "_MAX_LEVEL",
+    "_INDEX_TYPE",
+    "HASH",
+    "DELETION_VECTORS",
+    "[\"null\",\"long\"]",
 ];
 
 pub(super) fn targets(corpus: &Corpus) -> Vec<Target> {
     let target = |name, shape, words, memory, seeds, run| Target { name, shape, words, memory, seeds, run };
-    let numbered = |name: &str, start: &str| {
-        name.strip_prefix(start).is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()))
-    };
+    let numbered =
+        |name: &str, start: &str| name.strip_prefix(start).is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
     let snapshots = corpus.named(|name| numbered(name, "snapshot-") || name.starts_with("tag-"));
     let avro = |files: Vec<Vec<u8>>| {
         let opened: Vec<Vec<u8>> = files.iter().filter_map(|bytes| unpacked(bytes)).collect();
@@ -83,7 +202,11 @@ pub(super) fn targets(corpus: &Corpus) -> Vec<Target> {
             AVRO,
             avro(corpus.named(|name| name.starts_with("manifest-list-"))),
             Box::new(|bytes| {
-                survives(decode_manifest_list("list", bytes), |v| encode_manifest_list(v), |b| decode_manifest_list("list", b))
+                survives(
+                    decode_manifest_list("list", bytes),
+                    |v| encode_manifest_list(v),
+                    |b| decode_manifest_list("list", b),
+                )
             }),
         ),
         target("manifest", Shape::Avro, AVRO_WORDS, AVRO, avro(manifests), Box::new(manifest)),
@@ -92,8 +215,7 @@ pub(super) fn targets(corpus: &Corpus) -> Vec<Target> {
             Shape::Avro,
             AVRO_WORDS,
             AVRO,
-            // Where no engine's file is at hand, any container file leads into it.
-            avro(if indexes.is_empty() { corpus.named(|name| name.starts_with("manifest-")) } else { indexes }),
+            [vec![index_manifest()], avro(indexes)].concat(),
             Box::new(|bytes| decode_index_manifest("index", bytes).map_or(Outcome::Refused, |_| Outcome::Taken)),
         ),
         target(
@@ -101,7 +223,11 @@ pub(super) fn targets(corpus: &Corpus) -> Vec<Target> {
             Shape::Bytes,
             &["snapshot-", "schema-", "\n", "0", "9223372036854775807", "007"],
             TEXT,
-            [corpus.named(|name| name == "LATEST" || name == "EARLIEST"), texts_of(&["7", " 12\n", "snapshot-3", "schema-0"])].concat(),
+            [
+                corpus.named(|name| name == "LATEST" || name == "EARLIEST"),
+                texts_of(&["7", " 12\n", "snapshot-3", "schema-0"]),
+            ]
+            .concat(),
             Box::new(hint),
         ),
         target(
@@ -115,7 +241,20 @@ pub(super) fn targets(corpus: &Corpus) -> Vec<Target> {
         target(
             "object-key",
             Shape::Bytes,
-            &["snapshot/", "schema/", "manifest/", "bucket-", "bucket-postpone", "tag/tag-", "index/", "branch/", "=", "/", "data", "w/db.db/t/"],
+            &[
+                "snapshot/",
+                "schema/",
+                "manifest/",
+                "bucket-",
+                "bucket-postpone",
+                "tag/tag-",
+                "index/",
+                "branch/",
+                "=",
+                "/",
+                "data",
+                "w/db.db/t/",
+            ],
             TEXT,
             texts_of(&[
                 "w/db.db/t/snapshot/snapshot-1",
@@ -129,6 +268,26 @@ pub(super) fn targets(corpus: &Corpus) -> Vec<Target> {
             Box::new(object_key),
         ),
     ]
+}
+
+/// An index manifest as Java lays it out: a hash index, and a deletion vector with its ranges. No golden table has one: they are refused.
+fn index_manifest() -> Vec<u8> {
+    const SCHEMA: &str = r#"{"type":"record","name":"record","namespace":"org.apache.paimon.avro.generated","fields":[{"name":"_VERSION","type":"int"},
+        {"name":"_KIND","type":"int"},{"name":"_PARTITION","type":"bytes"},{"name":"_BUCKET","type":"int"},{"name":"_INDEX_TYPE","type":"string"},
+        {"name":"_FILE_NAME","type":"string"},{"name":"_FILE_SIZE","type":"long"},{"name":"_ROW_COUNT","type":"long"},
+        {"name":"_DELETIONS_VECTORS_RANGES","type":["null",{"type":"array","items":["null",{"type":"record","name":"record__DV","fields":[
+        {"name":"f0","type":"string"},{"name":"f1","type":"int"},{"name":"f2","type":"int"},{"name":"_CARDINALITY","type":["null","long"]}]}]}]},
+        {"name":"_EXTERNAL_PATH","type":["null","string"]}]}"#;
+    let text = |text: &str| [varint(text.len() as i64), text.as_bytes().to_vec()].concat();
+    let start = |kind: &str| {
+        [varint(1), varint(0), varint(12), vec![0; 12], varint(3), text(kind), text("index-a-0"), varint(33), varint(1)]
+            .concat()
+    };
+    let range = [varint(1), text("data-0.parquet"), varint(1), varint(24), varint(1), varint(2)].concat();
+    let ranges = [varint(1), varint(1), range, varint(0)].concat();
+    let path = [varint(1), text("s3://b/index-a-0")].concat();
+    let body = [start("HASH"), varint(0), varint(0), start("DELETION_VECTORS"), ranges, path].concat();
+    container(SCHEMA, 2, body)
 }
 
 fn snapshot(bytes: &[u8]) -> Outcome {
@@ -184,7 +343,9 @@ fn hint(bytes: &[u8]) -> Outcome {
         }
     }
     let first = parse_hint(bytes).ok_or(());
-    survives(first, always(|id: &siltstone_format::id::SnapshotId| id.to_string().into_bytes()), |b| parse_hint(b).ok_or(()))
+    survives(first, always(|id: &siltstone_format::id::SnapshotId| id.to_string().into_bytes()), |b| {
+        parse_hint(b).ok_or(())
+    })
 }
 
 fn object_key(bytes: &[u8]) -> Outcome {
@@ -192,5 +353,9 @@ fn object_key(bytes: &[u8]) -> Outcome {
     let _ = TableLocation::new(text);
     let Ok(location) = TableLocation::new("w/db.db/t") else { return Outcome::Broken("no such table".to_owned()) };
     let (plain, inside) = (location.parse(None, text), location.parse(Some("data"), text));
-    if plain == siltstone_format::path::ObjectName::Other && inside == plain { Outcome::Refused } else { Outcome::Taken }
+    if plain == siltstone_format::path::ObjectName::Other && inside == plain {
+        Outcome::Refused
+    } else {
+        Outcome::Taken
+    }
 }

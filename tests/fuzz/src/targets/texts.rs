@@ -16,8 +16,7 @@ use siltstone_table::{
 };
 
 use super::{
-    Memory, Outcome, Target, always, events,
-    survives,
+    Memory, Outcome, Target, always, events, survives,
     tables::{JSON, build_from},
     texts_of,
 };
@@ -26,19 +25,120 @@ use crate::{corpus::Corpus, mutate::Shape};
 const TEXT: Memory = Memory { per_byte: 600, constant: 128 << 10 };
 
 const TYPES: &[&str] = &[
-    "BOOLEAN", "INT NOT NULL", "decimal(10,2)", "NUMERIC( 7 )", "TIMESTAMP (3) WITHOUT TIME ZONE", "timestamp_ltz(3)", "VARCHAR(2147483647)",
-    "TIMESTAMP(6) WITH LOCAL TIME ZONE NOT NULL", "DOUBLE PRECISION", "ARRAY<STRING NOT NULL> NOT NULL", "MULTISET<STRING>",
-    "MAP<INT NOT NULL, DECIMAL(20, 2)>", "ROW<x INT, at TIMESTAMP(6), y ARRAY<DOUBLE>>", "ARRAY<ROW<name STRING, tags MAP<STRING NOT NULL, ARRAY<DATE>> NOT NULL>>",
+    "BOOLEAN",
+    "INT NOT NULL",
+    "decimal(10,2)",
+    "NUMERIC( 7 )",
+    "TIMESTAMP (3) WITHOUT TIME ZONE",
+    "timestamp_ltz(3)",
+    "VARCHAR(2147483647)",
+    "TIMESTAMP(6) WITH LOCAL TIME ZONE NOT NULL",
+    "DOUBLE PRECISION",
+    "ARRAY<STRING NOT NULL> NOT NULL",
+    "MULTISET<STRING>",
+    "MAP<INT NOT NULL, DECIMAL(20, 2)>",
+    "ROW<x INT, at TIMESTAMP(6), y ARRAY<DOUBLE>>",
+    "ARRAY<ROW<name STRING, tags MAP<STRING NOT NULL, ARRAY<DATE>> NOT NULL>>",
 ];
 
 const WORDS: &[&str] = &[
-    "BOOLEAN", "TINYINT", "SMALLINT", "INT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE", "DECIMAL", "NUMERIC", "CHAR", "VARCHAR", "STRING", "BINARY",
-    "VARBINARY", "BYTES", "DATE", "TIME", "TIMESTAMP", "TIMESTAMP_LTZ", "WITH LOCAL TIME ZONE", "WITHOUT TIME ZONE", "NOT NULL", "NULL", "ARRAY<",
-    "MAP<", "MULTISET<", "ROW<", ">", "(", ")", ", ", " ", "VARIANT", "BLOB", "\u{a0}", "ß", "'", "\"", "`", "\\", ";", "/*", "--", "type", "element",
-    "key", "value", "fields", "name", "id", "and", "or", "=", ">=", "<=", "<", ">", "<>", "!=", "in", "is null", "not", "like", "true", "false",
-    "1 kb", "8 mb", "-1", "1 h", "10 s", "9223372036854775807 gb", "2147483648", "1e9", "0.2", "NaN", "inf", "ascending", "descending", "none", "full",
-    "counts", "truncate(16)", "truncate(2147483648)", "deduplicate", "partial-update", "aggregation", "first-row", "zstd", "lz4", "0:lz4,5:snappy", "=\n",
-    "2024-02-29", "-0001-01-01", "9999-12-31", "12:34:56.789", "2024-01-01T00:00:00.000000001",
+    "BOOLEAN",
+    "TINYINT",
+    "SMALLINT",
+    "INT",
+    "INTEGER",
+    "BIGINT",
+    "FLOAT",
+    "DOUBLE",
+    "DECIMAL",
+    "NUMERIC",
+    "CHAR",
+    "VARCHAR",
+    "STRING",
+    "BINARY",
+    "VARBINARY",
+    "BYTES",
+    "DATE",
+    "TIME",
+    "TIMESTAMP",
+    "TIMESTAMP_LTZ",
+    "WITH LOCAL TIME ZONE",
+    "WITHOUT TIME ZONE",
+    "NOT NULL",
+    "NULL",
+    "ARRAY<",
+    "MAP<",
+    "MULTISET<",
+    "ROW<",
+    ">",
+    "(",
+    ")",
+    ", ",
+    " ",
+    "VARIANT",
+    "BLOB",
+    "\u{a0}",
+    "ß",
+    "'",
+    "\"",
+    "`",
+    "\\",
+    ";",
+    "/*",
+    "--",
+    "type",
+    "element",
+    "key",
+    "value",
+    "fields",
+    "name",
+    "id",
+    "and",
+    "or",
+    "=",
+    ">=",
+    "<=",
+    "<",
+    ">",
+    "<>",
+    "!=",
+    "in",
+    "is null",
+    "not",
+    "like",
+    "true",
+    "false",
+    "1 kb",
+    "8 mb",
+    "-1",
+    "1 h",
+    "10 s",
+    "9223372036854775807 gb",
+    "2147483648",
+    "1e9",
+    "0.2",
+    "NaN",
+    "inf",
+    "ascending",
+    "descending",
+    "none",
+    "full",
+    "counts",
+    "truncate(16)",
+    "truncate(2147483648)",
+    "deduplicate",
+    "partial-update",
+    "aggregation",
+    "first-row",
+    "zstd",
+    "lz4",
+    "0:lz4,5:snappy",
+    "=\n",
+    "2024-02-29",
+    "-0001-01-01",
+    "9999-12-31",
+    "12:34:56.789",
+    "2024-01-01T00:00:00.000000001",
 ];
 
 const OPTIONS: &str = "bucket=4\nbucket-key=id\nmerge-engine=deduplicate\nsequence.field=i32\nsequence.field.sort-order=descending\nignore-delete=true\n\
@@ -56,20 +156,39 @@ const REFUSED: &str = "deletion-vectors.enabled=true\nforce-lookup=true\nsequenc
     file.format.per.level=0:avro\nbucket=-1\nmerge-engine=first-row\nfields.text.aggregate-function=sum\nfull-compaction.delta-commits=1\ntype=format-table\n";
 
 const LITERALS: &[&str] = &[
-    "BOOLEAN\ntrue", "TINYINT\n-128", "DECIMAL(10, 2)\n-12.50", "DECIMAL(38, 38)\n0.00000000000000000000000000000000000001", "DATE\n2024-02-29",
-    "TIME(3)\n13:05:00.250", "TIMESTAMP(9)\n1969-12-31T23:59:59.999999999", "TIMESTAMP(3) WITH LOCAL TIME ZONE\n2024-01-01T00:00:00Z", "STRING\nZażółć",
-    "BYTES\n00ff", "DOUBLE\n1e308", "FLOAT\n-0.0", "BIGINT\n-9223372036854775808",
+    "BOOLEAN\ntrue",
+    "TINYINT\n-128",
+    "DECIMAL(10, 2)\n-12.50",
+    "DECIMAL(38, 38)\n0.00000000000000000000000000000000000001",
+    "DATE\n2024-02-29",
+    "TIME(3)\n13:05:00.250",
+    "TIMESTAMP(9)\n1969-12-31T23:59:59.999999999",
+    "TIMESTAMP(3) WITH LOCAL TIME ZONE\n2024-01-01T00:00:00Z",
+    "STRING\nZażółć",
+    "BYTES\n00ff",
+    "DOUBLE\n1e308",
+    "FLOAT\n-0.0",
+    "BIGINT\n-9223372036854775808",
 ];
 
 const FILTERS: &[&str] = &[
-    "id = 1", "id >= -5 and id < 10", "text = 'it''s' AND day > 2024-01-01", "dec = 12.50 and at3 <= '2024-01-01T00:00:00'", "b = true and bytes = '00ff'",
-    "text = \"x\"", "f64 < 1e3",
+    "id = 1",
+    "id >= -5 and id < 10",
+    "text = 'it''s' AND day > 2024-01-01",
+    "dec = 12.50 and at3 <= '2024-01-01T00:00:00'",
+    "b = true and bytes = '00ff'",
+    "text = \"x\"",
+    "f64 < 1e3",
 ];
 
 pub(super) fn targets(corpus: &Corpus) -> Vec<Target> {
     let target = |name, shape, memory, seeds, run| Target { name, shape, words: WORDS, memory, seeds, run };
     let Some(schema) = events::wide() else { return Vec::new() };
-    let mut json: Vec<Vec<u8>> = TYPES.iter().filter_map(|t| DataType::parse_sql(t).ok()).map(|t| type_to_json(&t).to_string().into_bytes()).collect();
+    let mut json: Vec<Vec<u8>> = TYPES
+        .iter()
+        .filter_map(|t| DataType::parse_sql(t).ok())
+        .map(|t| type_to_json(&t).to_string().into_bytes())
+        .collect();
     let mut lines = texts_of(&[OPTIONS, REFUSED]);
     for (_, _, _, newest) in corpus.described().into_iter().take(200) {
         json.extend(newest.fields.iter().map(|field| type_to_json(&field.data_type).to_string().into_bytes()));
@@ -85,7 +204,13 @@ pub(super) fn targets(corpus: &Corpus) -> Vec<Target> {
         target("type-text", Shape::Bytes, TEXT, texts_of(TYPES), Box::new(|bytes| typed(bytes, DataType::parse))),
         target("type-sql", Shape::Bytes, TEXT, texts_of(TYPES), Box::new(|bytes| typed(bytes, DataType::parse_sql))),
         target("type-json", Shape::Json, JSON, json, Box::new(type_json)),
-        target("options", Shape::Bytes, Memory { per_byte: 600, constant: 1 << 20 }, lines, Box::new(move |bytes| options(bytes, &for_options))),
+        target(
+            "options",
+            Shape::Bytes,
+            Memory { per_byte: 600, constant: 1 << 20 },
+            lines,
+            Box::new(move |bytes| options(bytes, &for_options)),
+        ),
         target("literal", Shape::Bytes, TEXT, texts_of(LITERALS), Box::new(literal)),
         target("filter", Shape::Bytes, TEXT, texts_of(FILTERS), Box::new(move |bytes| filter(bytes, &schema))),
     ]
@@ -109,8 +234,11 @@ fn type_json(bytes: &[u8]) -> Outcome {
 
 fn options(bytes: &[u8], schema: &TableSchema) -> Outcome {
     let Ok(text) = std::str::from_utf8(bytes) else { return Outcome::Refused };
-    let options: BTreeMap<String, String> =
-        text.lines().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let options: BTreeMap<String, String> = text
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
     let schema = TableSchema { options, ..schema.clone() };
     build_from(&schema);
     let first = siltstone_format::options::TableOptions::from_schema(&schema);
