@@ -25,6 +25,9 @@ pub unsafe extern "C" fn __sanitizer_cov_8bit_counters_init(start: *mut u8, stop
     }
 }
 
+/// Counters that are looked at together.
+const CHUNK: usize = 64;
+
 /// What all executions so far reached.
 #[derive(Debug)]
 pub struct Seen {
@@ -68,15 +71,22 @@ impl Seen {
         let mut classes = std::mem::take(&mut self.classes);
         let mut place = 0;
         for counters in self.live() {
-            for (count, seen) in counters.iter().zip(classes.iter_mut().skip(place)) {
-                let class = u8::try_from(u8::BITS - count.leading_zeros()).unwrap_or(0);
-                if class > *seen {
-                    self.reached += usize::from(*seen == 0);
-                    *seen = class;
-                    news = true;
+            let known = classes.get_mut(place..place + counters.len()).unwrap_or_default();
+            place += counters.len();
+            for (counts, known) in counters.chunks(CHUNK).zip(known.chunks_mut(CHUNK)) {
+                // Nearly all are 0, and this looks at many at once.
+                if counts.iter().fold(0, |all, count| all | count) == 0 {
+                    continue;
+                }
+                for (count, seen) in counts.iter().zip(known) {
+                    let class = u8::try_from(u8::BITS - count.leading_zeros()).unwrap_or(0);
+                    if class > *seen {
+                        self.reached += usize::from(*seen == 0);
+                        *seen = class;
+                        news = true;
+                    }
                 }
             }
-            place += counters.len();
         }
         self.classes = classes;
         news

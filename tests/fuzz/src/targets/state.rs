@@ -68,7 +68,7 @@ const WORDS: &[&str] = &[
 
 pub(super) fn targets(corpus: &Corpus) -> Vec<Target> {
     let target = |name, shape, memory, seeds, run| Target { name, shape, words: WORDS, memory, seeds, run };
-    let (pointers, packed, slots) = seeds(corpus);
+    let [pointers, packed, slots] = seeds(corpus);
     let lines = texts_of(&[
         r#"{"stream":"arn:aws:kinesis:eu-west-1:1:stream/s","shard":"shardId-000000000001","sequence":"49590338271490256608559692538361571095921575989136588898","subSequence":3,"arrivalMs":1700000000000,"partitionKey":"k","schemaId":0,"reject":{"code":"not-json","detail":"is no JSON"},"data":"eyJh"}"#,
     ]);
@@ -98,7 +98,7 @@ pub(super) fn targets(corpus: &Corpus) -> Vec<Target> {
 }
 
 /// Pointers, packed checkpoints and slot tables as this product writes them.
-fn seeds(corpus: &Corpus) -> (Vec<Vec<u8>>, Vec<Vec<u8>>, Vec<Vec<u8>>) {
+fn seeds(corpus: &Corpus) -> [Vec<Vec<u8>>; 3] {
     let mut checkpoints = Checkpoints::default();
     let mut slots = SlotTable::default();
     for name in ["shardId-000000000001", "shardId-000000000002", "other/stream:shardId-000000000001", "s"] {
@@ -123,11 +123,11 @@ fn seeds(corpus: &Corpus) -> (Vec<Vec<u8>>, Vec<Vec<u8>>, Vec<Vec<u8>>) {
         pointers.push(pointer.clone());
     }
     let records = pointers.iter().filter_map(|p| p.to_record(&location).ok());
-    (
+    [
         records.map(|record| shown(&record)).collect(),
         vec![checkpoints.pack(), Checkpoints::default().pack()],
         vec![slots.pack()],
-    )
+    ]
 }
 
 fn shown(record: &ItemRecord) -> Vec<u8> {
