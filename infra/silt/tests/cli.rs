@@ -149,16 +149,21 @@ impl Drop for Local {
     }
 }
 
-/// Stored bodies that are Parquet files.
-fn data_files(dir: &Path, found: &mut Vec<PathBuf>) {
+/// Stored bodies that begin with these bytes.
+fn bodies(dir: &Path, start: &[u8], found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            data_files(&path, found);
-        } else if fs::read(&path).unwrap().starts_with(b"PAR1") {
+            bodies(&path, start, found);
+        } else if fs::read(&path).unwrap().starts_with(start) {
             found.push(path);
         }
     }
+}
+
+/// Stored bodies that are Parquet files.
+fn data_files(dir: &Path, found: &mut Vec<PathBuf>) {
+    bodies(dir, b"PAR1", found);
 }
 
 #[test]
@@ -305,4 +310,39 @@ fn a_bucket_that_cannot_be_compacted_stops_no_other_and_is_named() {
     assert!(ended.err.contains(&words) && ended.err.contains("nothing was changed in this bucket"), "{}", ended.err);
     assert_eq!(ended.err.lines().count(), 1, "{}", ended.err);
     assert!(!ended.err.contains('\u{1b}'), "{}", ended.err);
+}
+
+#[test]
+fn damage_of_any_object_ends_in_words_and_exit_code_1() {
+    let mut local = Local::stopped();
+    local.serve();
+    local.create(&["--stream", "s", "--option", "changelog-producer=input"]);
+    local.fill("old");
+    local.stop();
+    let whole = local.silt(&["--json", "check", "k.t", "--deep"]).well();
+    let told: Value = serde_json::from_str(whole.lines().last().unwrap()).unwrap();
+    assert_eq!(told["problems"], 0, "{whole}");
+    assert!(told["filesRead"].as_u64() >= Some(2) && told["rowsRead"].as_u64() >= Some(40), "{whole}");
+    for start in [b"PAR1".as_slice(), b"Obj\x01", b"{\"version\":3,\"uuid\"", b"{\"version\":3,\"id\""] {
+        let mut found = Vec::new();
+        bodies(&local.dir, start, &mut found);
+        assert!(!found.is_empty(), "{}", String::from_utf8_lossy(start));
+        let good = fs::read(&found[0]).unwrap();
+        let mut bad = good.clone();
+        let middle = bad.len() / 2;
+        bad[middle] ^= 4;
+        fs::write(&found[0], &bad).unwrap();
+        let ended = local.silt(&["--json", "check", "k.t", "--deep"]);
+        assert_eq!(ended.code, Some(1), "{} {}", ended.out, ended.err);
+        let words = if ended.err.is_empty() { &ended.out } else { ended.failure(1) };
+        assert!(words.contains("k.db/t/"), "{words}");
+        for verb in ["scan", "files", "snapshots", "compact"] {
+            let ended = local.silt(&[verb, "k.t"]);
+            if ended.code != Some(0) {
+                assert!(ended.failure(1).contains("k.db/t/"), "{verb}: {}", ended.err);
+            }
+        }
+        fs::write(&found[0], &good).unwrap();
+    }
+    local.silt(&["check", "k.t", "--deep"]).well();
 }

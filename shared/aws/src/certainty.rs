@@ -28,7 +28,7 @@ pub(crate) enum Failure {
 }
 
 /// An error and what caused it, one after the other.
-fn in_words(error: &dyn Error) -> String {
+pub(crate) fn in_words(error: &dyn Error) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -19,7 +19,7 @@ use siltstone_store::object::{
     PART_BYTES_MIN, PARTS_MAX, PutMode, Upload, check_key, check_limit, check_range,
 };
 
-use crate::certainty::{Failure, is_denied, is_throttled};
+use crate::certainty::{Failure, in_words, is_denied, is_throttled};
 
 /// One bucket of S3.
 #[derive(Debug, Clone)]
@@ -50,7 +50,7 @@ impl S3Store {
     async fn body(&self, call: Call<'_>, output: GetObjectOutput) -> ObjectResult<Object> {
         let (etag, modified) = (output.e_tag, output.last_modified);
         let body = output.body.collect().await;
-        let bytes = body.map_err(|e| self.err(call, ObjectErrorKind::Unknown, e.to_string()))?.into_bytes();
+        let bytes = body.map_err(|e| self.err(call, body_kind(&e), in_words(&e)))?.into_bytes();
         let meta = self.meta(call, call.key, bytes.len() as u64, etag, modified)?;
         Ok(Object { bytes, meta })
     }
@@ -145,6 +145,11 @@ fn conditional(put: PutObjectFluentBuilder, mode: &PutMode) -> PutObjectFluentBu
         PutMode::IfAbsent => put.if_none_match("*"),
         PutMode::IfMatch(tag) => put.if_match(tag.quoted()),
     }
+}
+
+/// A body that did not come: the SDK has compared it with the object's checksum, which is no public type of error.
+fn body_kind(error: &(dyn std::error::Error + 'static)) -> ObjectErrorKind {
+    if in_words(error).contains("checksum mismatch") { ObjectErrorKind::Damaged } else { ObjectErrorKind::Unknown }
 }
 
 #[async_trait]

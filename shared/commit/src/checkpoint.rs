@@ -321,7 +321,8 @@ impl Checkpoints {
         for (shard, _) in &self.recent {
             others.remove(shard);
         }
-        let bytes = pack(others.iter());
+        let mut bytes = pack(others.iter());
+        bytes.extend_from_slice(&sum(name, &bytes).to_be_bytes());
         self.packed = Some(name.to_owned());
         self.others = Some(others);
         bytes
@@ -341,13 +342,26 @@ impl Checkpoints {
         Ok(Self { recent: unpack(bytes)?, packed, others: None })
     }
 
-    /// Reads the content of a packed object.
+    /// Reads the content of a packed object, which ends in a checksum of its name and bytes.
     ///
     /// # Errors
     /// A sentence saying what is wrong.
-    pub fn unpack_others(bytes: &[u8]) -> Result<BTreeMap<ShardId, Checkpoint>, String> {
-        Ok(unpack(bytes)?.into_iter().collect())
+    pub fn unpack_others(name: &str, bytes: &[u8]) -> Result<BTreeMap<ShardId, Checkpoint>, String> {
+        let (packed, said) = bytes.split_last_chunk::<4>().ok_or("the packed bytes end too early")?;
+        if u32::from_be_bytes(*said) != sum(name, packed) {
+            return Err(
+                "the packed checkpoints are damaged, or another table's: their checksum is another one".to_owned()
+            );
+        }
+        Ok(unpack(packed)?.into_iter().collect())
     }
+}
+
+fn sum(name: &str, packed: &[u8]) -> u32 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(name.as_bytes());
+    sum.update(packed);
+    sum.finalize()
 }
 
 /// Version of the packed form.
@@ -551,7 +565,8 @@ mod tests {
         let mut back = Checkpoints::unpack(&c.pack(), c.packed_object().map(str::to_owned)).unwrap();
         assert_eq!(back.fit(&range(0, Some(10), 12)), RangeFit::NotLoaded);
         assert_eq!(back.fit(&range(64, Some(10), 12)), RangeFit::Fits);
-        back.load_others(Checkpoints::unpack_others(&bytes).unwrap());
+        back.load_others(Checkpoints::unpack_others("siltstone/checkpoints-1", &bytes).unwrap());
+        assert!(Checkpoints::unpack_others("siltstone/checkpoints-2", &bytes).is_err(), "another object");
         for n in 0..=RECENT_SHARDS as u32 {
             assert_eq!(back.fit(&range(n, Some(10), 12)), RangeFit::Fits, "{n}");
         }

@@ -16,16 +16,24 @@ use siltstone_format::{
 
 use crate::{context::TableContext, error::CommitError, manifests::count};
 
-pub(crate) fn encode_manifest(context: &TableContext, entries: &[ManifestEntry]) -> Result<Vec<u8>, CommitError> {
-    Ok(manifest::encode_manifest_with(entries, context.settings.manifest_compression)?)
+pub(crate) fn encode_manifest(
+    context: &TableContext,
+    entries: &[ManifestEntry],
+    name: &str,
+) -> Result<Vec<u8>, CommitError> {
+    Ok(manifest::encode_manifest_with(entries, context.settings.manifest_compression, name)?)
 }
 
 pub(crate) fn decode_manifest(object: &str, bytes: &[u8]) -> Result<Vec<ManifestEntry>, CommitError> {
     Ok(manifest::decode_manifest(object, bytes)?)
 }
 
-pub(crate) fn encode_list(context: &TableContext, metas: &[ManifestFileMeta]) -> Result<Vec<u8>, CommitError> {
-    Ok(manifest::encode_manifest_list_with(metas, context.settings.manifest_compression)?)
+pub(crate) fn encode_list(
+    context: &TableContext,
+    metas: &[ManifestFileMeta],
+    name: &str,
+) -> Result<Vec<u8>, CommitError> {
+    Ok(manifest::encode_manifest_list_with(metas, context.settings.manifest_compression, name)?)
 }
 
 pub(crate) fn decode_list(object: &str, bytes: &[u8]) -> Result<Vec<ManifestFileMeta>, CommitError> {

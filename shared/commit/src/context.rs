@@ -93,6 +93,8 @@ pub struct TableContext {
     pub location: TableLocation,
     /// Latest schema known to the caller: types of the key and partition columns, partition defaults.
     pub schema: Arc<TableSchema>,
+    /// CRC-32 of the bytes of its object, where the caller has read them: snapshots vouch for it.
+    pub schema_sum: Option<u32>,
     /// Whose word counts.
     pub authority: Authority,
     /// The life of the table that the caller planned in; another one is refused. `None` takes whatever the pointer says.
@@ -123,7 +125,7 @@ impl TableContext {
             manifest_compression: options.manifests.compression,
         };
         let (authority, shape) = (Authority::Pointer, Arc::new(shape));
-        Ok(Self { location, schema, authority, incarnation: None, settings, shape })
+        Ok(Self { location, schema, schema_sum: None, authority, incarnation: None, settings, shape })
     }
 
     /// The key of something below the table.

@@ -114,7 +114,9 @@ pub enum CommitError {
         found: SnapshotId,
     },
     /// Another writer put its own snapshot in place of ours, or on top of something else than ours.
-    #[error("table {table} is forked at snapshot {at}: {reason}; nothing is committed until `silt repair` has run")]
+    #[error(
+        "table {table} is forked at snapshot {at} ({table}/snapshot/snapshot-{at}): {reason}; nothing is committed until `silt repair` has run"
+    )]
     Forked {
         /// Location.
         table: String,
@@ -166,6 +168,7 @@ fn advice(kind: FailureKind) -> &'static str {
         FailureKind::Throttled | FailureKind::Unavailable => "try again later",
         FailureKind::Unknown => "no answer came; it may or may not have happened, try again",
         FailureKind::Denied => "check the role's policy",
+        FailureKind::Damaged => "run `silt check --deep`, and restore it from a backup",
     }
 }
 
@@ -190,6 +193,7 @@ impl CommitError {
             Self::Effect { kind, .. } => match kind {
                 FailureKind::NotFound => ErrorKind::NotFound,
                 FailureKind::Denied => ErrorKind::Denied,
+                FailureKind::Damaged => ErrorKind::Corrupt,
                 _ => ErrorKind::Unavailable,
             },
             Self::NoTable { .. } => ErrorKind::NotFound,

@@ -189,6 +189,8 @@ pub enum FailureKind {
     Unknown,
     /// Not permitted.
     Denied,
+    /// What was read is not what its own checksum says: nothing written.
+    Damaged,
     /// The service cannot answer now: nothing written.
     Unavailable,
 }

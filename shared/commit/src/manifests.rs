@@ -279,6 +279,10 @@ impl Names {
         self.name("data")
     }
 
+    fn manifest(&mut self) -> String {
+        self.name("manifest")
+    }
+
     pub(crate) fn list(&mut self) -> String {
         self.name("manifest-list")
     }
@@ -302,27 +306,29 @@ impl Written {
         if entries.is_empty() {
             return Ok(());
         }
-        let bytes = codec::encode_manifest(context, entries)?;
+        let name = names.manifest();
+        let bytes = codec::encode_manifest(context, entries, &name)?;
         let target = usize::try_from(context.settings.manifest_target_size).unwrap_or(usize::MAX).max(1);
         let parts = bytes.len().div_ceil(target);
         if parts > 1 && entries.len() > ROLL_EVERY {
             let each = entries.len().div_ceil(parts).max(ROLL_EVERY);
             for chunk in entries.chunks(each) {
-                self.push(context, names, chunk, codec::encode_manifest(context, chunk)?)?;
+                let name = names.manifest();
+                let bytes = codec::encode_manifest(context, chunk, &name)?;
+                self.push(context, name, chunk, bytes)?;
             }
             return Ok(());
         }
-        self.push(context, names, entries, bytes)
+        self.push(context, name, entries, bytes)
     }
 
     fn push(
         &mut self,
         context: &TableContext,
-        names: &mut Names,
+        name: String,
         entries: &[ManifestEntry],
         bytes: Vec<u8>,
     ) -> Result<(), CommitError> {
-        let name = names.name("manifest");
         self.metas.push(codec::describe(context, name.clone(), bytes.len(), entries)?);
         self.objects.push((context.location.manifest(&name), bytes.into()));
         Ok(())

@@ -4,8 +4,9 @@
 //! The snapshot is kept without its checkpoints (they have their own attribute); [`Pointer::published_snapshot`] puts them back.
 //!
 //! Invariants: 1. at most [`POINTER_BYTES`] (22), checked before every write; 2. `rev` grows by one with each write, the version by
-//! nothing or one (4), but for the end of a fork and an adoption past a foreign expiry; 3. `earliest`, `sweep_cutoff`, `floor`, `published` and checkpoints never fall (3): [`Pointer::check_successor`];
-//! 4. a record of another protocol or one that is damaged is refused by name, never guessed at.
+//! nothing or one (4), but for the end of a fork and an adoption past a foreign expiry; 3. `earliest`, `sweep_cutoff`, `floor`, `published`
+//! and checkpoints never fall (3): [`Pointer::check_successor`]; 4. a record of another protocol or one that is damaged is refused by name, never
+//! guessed at: it carries a checksum.
 
 use std::collections::BTreeMap;
 
@@ -39,6 +40,8 @@ pub const PROPERTY_CHECKPOINTS_OBJECT: &str = "siltstone.checkpoints-object";
 pub const PROPERTY_FLOOR: &str = "siltstone.floor";
 /// Snapshot property: id of the change, for changes without a shard range.
 pub const PROPERTY_CHANGE: &str = "siltstone.change";
+/// Snapshot property: CRC-32 of the bytes of the schema object of its `schemaId`.
+pub const PROPERTY_SCHEMA: &str = "siltstone.schema-crc32";
 /// Snapshot property: uuid of the table.
 pub const PROPERTY_TABLE: &str = "siltstone.table";
 
@@ -217,6 +220,8 @@ impl Pointer {
         put("sweep_cutoff", Attr::N(self.sweep_cutoff_ms));
         put("floor", Attr::N(self.floor.0));
         put("change_ids", Attr::B(self.change_ids.iter().flat_map(|id| id.0.to_be_bytes()).collect()));
+        let sum = sum(location, &attributes);
+        attributes.insert(SUM.to_owned(), Attr::N(sum));
         let size = record_bytes(&attributes);
         if size > POINTER_BYTES {
             return Err(bad(format!(
@@ -235,6 +240,12 @@ impl Pointer {
         let protocol = read.number("protocol")?;
         if protocol != PROTOCOL {
             return Err(CommitError::Protocol { table: location.root().to_owned(), found: protocol, known: PROTOCOL });
+        }
+        // Records of before the checksum have none.
+        if record.attributes.contains_key(SUM) && read.number(SUM)? != sum(location, &record.attributes) {
+            return Err(read.bad(
+                "it is damaged, or another table's: its attributes do not have the checksum that it states".to_owned(),
+            ));
         }
         let state = read.text("state")?;
         let state = TableState::ALL.into_iter().find(|(_, name)| *name == state).map(|(s, _)| s);
@@ -269,6 +280,29 @@ impl Pointer {
             change_ids: read.change_ids()?,
         })
     }
+}
+
+/// Attribute with the CRC-32 of the table's location and the other attributes.
+const SUM: &str = "crc32";
+
+fn sum(location: &TableLocation, attributes: &BTreeMap<String, Attr>) -> i64 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(location.root().as_bytes());
+    for (name, value) in attributes.iter().filter(|(name, _)| *name != SUM) {
+        let number;
+        let (kind, bytes) = match value {
+            Attr::S(text) => (b'S', text.as_bytes()),
+            Attr::B(bytes) => (b'B', bytes.as_slice()),
+            Attr::N(n) => {
+                number = n.to_be_bytes();
+                (b'N', number.as_slice())
+            }
+        };
+        for part in [name.as_bytes(), &[0, kind], &(bytes.len() as u64).to_be_bytes(), bytes] {
+            sum.update(part);
+        }
+    }
+    i64::from(sum.finalize())
 }
 
 /// Bytes as DynamoDB counts them, keys of the item included at their largest.
@@ -392,9 +426,25 @@ mod tests {
         for name in record.attributes.keys().filter(|n| !n.starts_with("snapshot")) {
             let mut damaged = record.clone();
             damaged.attributes.insert(name.clone(), Attr::N(-1));
-            let error = Pointer::from_record(&damaged, &location()).unwrap_err();
-            assert!(matches!(error, CommitError::BadPointer { .. } | CommitError::Protocol { .. }), "{name}: {error}");
+            for damaged in [damaged.clone(), without_sum(damaged)] {
+                let error = Pointer::from_record(&damaged, &location());
+                let named = matches!(error, Err(CommitError::BadPointer { .. } | CommitError::Protocol { .. }));
+                assert!(named || name == SUM, "{name}: {error:?}");
+            }
         }
+        assert_eq!(
+            Pointer::from_record(&without_sum(record.clone()), &location()).unwrap(),
+            full(),
+            "of before the checksum"
+        );
+        let mut changed = record;
+        changed.attributes.insert("floor".into(), Attr::N(1));
+        assert!(Pointer::from_record(&changed, &location()).unwrap_err().to_string().contains("checksum"));
+    }
+
+    fn without_sum(mut record: ItemRecord) -> ItemRecord {
+        record.attributes.remove(SUM);
+        record
     }
 
     #[test]

@@ -62,8 +62,8 @@ steps! {
     CREATE_POINTER = "create/3 create pointer";
     CREATE_LOOK_UP = "create/4 read pointer";
     EXPIRE_READ = "expire/1 read names, times, tags, consumers";
-    EXPIRE_RAISE = "expire/2 raise earliest";
-    EXPIRE_WALK = "expire/3 find files that die";
+    EXPIRE_WALK = "expire/2 find files that die";
+    EXPIRE_RAISE = "expire/3 raise earliest";
     EXPIRE_DATA = "expire/4 delete data files";
     EXPIRE_MANIFESTS = "expire/5 delete manifests";
     EXPIRE_NAMES = "expire/6 delete snapshots";

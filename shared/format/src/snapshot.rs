@@ -98,6 +98,32 @@ pub struct Snapshot {
     pub other: BTreeMap<String, serde_json::Value>,
 }
 
+/// Property with the CRC-32 of the object's bytes, its own eight digits counted as zeros. A [`Snapshot`] never holds it: it is put into what is
+/// stored under `snapshot-<id>` ([`Snapshot::to_sealed_json`]) and taken out of what is read from there.
+const SUM: &str = "siltstone.crc32";
+const OPEN: &str = "00000000";
+
+/// The place of the checksum's digits. Quotes inside of JSON texts are escaped, so nothing else can look like this.
+fn digits_in(bytes: &[u8]) -> Option<std::ops::Range<usize>> {
+    let pattern = format!("\"{SUM}\":\"");
+    let at = bytes.windows(pattern.len()).position(|window| window == pattern.as_bytes())? + pattern.len();
+    (at + OPEN.len() <= bytes.len()).then_some(at..at + OPEN.len())
+}
+
+fn sum_of(bytes: &[u8], digits: &std::ops::Range<usize>) -> String {
+    let mut sum = crc32fast::Hasher::new();
+    for part in [bytes.get(..digits.start), Some(OPEN.as_bytes()), bytes.get(digits.end..)] {
+        sum.update(part.unwrap_or_default());
+    }
+    format!("{:08x}", sum.finalize())
+}
+
+/// Whether a snapshot object carries its checksum, as all of ours do.
+#[must_use]
+pub fn is_sealed(bytes: &[u8]) -> bool {
+    digits_in(bytes).is_some()
+}
+
 fn current_version() -> i32 {
     CURRENT_SNAPSHOT_VERSION
 }
@@ -111,8 +137,18 @@ impl Snapshot {
         if bytes.len() > MAX_SNAPSHOT_BYTES {
             return Err(FormatError::corrupt(object, format!("{} bytes are more than a snapshot has", bytes.len())));
         }
-        let snapshot: Self = serde_json::from_slice(bytes).map_err(|e| FormatError::corrupt(object, e.to_string()))?;
         let named = object.rsplit('/').next().and_then(parse_snapshot_name);
+        // A tag or copy of another engine may be the same snapshot in other bytes.
+        if let Some(digits) = digits_in(bytes).filter(|_| named.is_some())
+            && bytes.get(digits.clone()) != Some(sum_of(bytes, &digits).as_bytes())
+        {
+            return Err(FormatError::corrupt(object, "its bytes do not have the checksum that it states"));
+        }
+        let mut snapshot: Self =
+            serde_json::from_slice(bytes).map_err(|e| FormatError::corrupt(object, e.to_string()))?;
+        if let Some(properties) = &mut snapshot.properties {
+            properties.remove(SUM);
+        }
         if named.is_some_and(|id| id != snapshot.id) {
             return Err(FormatError::corrupt(object, format!("it says that its id is {}", snapshot.id)));
         }
@@ -125,6 +161,21 @@ impl Snapshot {
     pub fn to_json(&self) -> Vec<u8> {
         // Strings, numbers and string-keyed maps only: serialising them cannot fail.
         serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// [`Snapshot::to_json`] with a checksum among the properties: what is stored under `snapshot-<id>`.
+    #[must_use]
+    pub fn to_sealed_json(&self) -> Vec<u8> {
+        let mut sealed = self.clone();
+        sealed.properties.get_or_insert_default().insert(SUM.to_owned(), OPEN.to_owned());
+        let mut bytes = sealed.to_json();
+        if let Some(digits) = digits_in(&bytes) {
+            let sum = sum_of(&bytes, &digits);
+            if let Some(place) = bytes.get_mut(digits) {
+                place.copy_from_slice(sum.as_bytes());
+            }
+        }
+        bytes
     }
 
     /// Checks what every reader relies on.
@@ -241,6 +292,22 @@ mod tests {
         let snapshot = Snapshot::from_json("t/tag/tag-v1", tag.as_bytes()).unwrap();
         assert!(snapshot.other.contains_key("tagCreateTime"));
         assert_eq!(Snapshot::from_json("t/tag/tag-v1", &snapshot.to_json()).unwrap(), snapshot);
+    }
+
+    #[test]
+    fn no_bit_of_a_sealed_snapshot_changes_unseen_and_copies_are_read_without_looking() {
+        let snapshot = Snapshot::from_json("t/snapshot/snapshot-7", JAVA.as_bytes()).unwrap();
+        let sealed = snapshot.to_sealed_json();
+        assert!(is_sealed(&sealed) && !is_sealed(JAVA.as_bytes()));
+        assert_eq!(Snapshot::from_json("t/snapshot/snapshot-7", &sealed).unwrap(), snapshot);
+        let key = digits_in(&sealed).unwrap().start - SUM.len() - 4..digits_in(&sealed).unwrap().start;
+        for bit in (0..sealed.len() * 8).filter(|bit| !key.contains(&(bit / 8))) {
+            let mut changed = sealed.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(Snapshot::from_json("t/snapshot/snapshot-7", &changed).is_err(), "bit {bit}");
+        }
+        let pretty = serde_json::to_vec_pretty(&serde_json::from_slice::<serde_json::Value>(&sealed).unwrap()).unwrap();
+        assert_eq!(Snapshot::from_json("t/tag/tag-v1", &pretty).unwrap(), snapshot);
     }
 
     #[test]

@@ -66,36 +66,44 @@ fn digits_in(footer: &[u8]) -> Option<usize> {
     (at + OPEN.len() <= footer.len()).then_some(at)
 }
 
-/// The checksum that a file states; `None` where its writer stated none. Where it is `required`, a file of ours must have one: the footer may
-/// be damaged just there, which no reader minds.
+/// What a footer says of the checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stated {
+    /// This one.
+    Sum(Claim),
+    /// None, though Siltstone wrote the file: by a version without checksums, or the footer is damaged just there, which no reader minds.
+    Missing,
+    /// None: another engine's file.
+    Nothing,
+}
+
+/// The checksum that a file states.
 ///
 /// # Errors
 /// [`LsmError::Corrupt`] when there is no footer or the digits are none, [`LsmError::Unavailable`] when bytes cannot be fetched.
-pub fn claim<R: ChunkReader>(source: &R, object: &str, required: bool) -> Result<Option<Claim>, LsmError> {
+pub fn stated<R: ChunkReader>(source: &R, object: &str) -> Result<Stated, LsmError> {
     let length = crate::reader::footer_length(source, object)?;
     let start = source.len().saturating_sub(TAIL + length);
     let wanted = usize::try_from(length).unwrap_or(usize::MAX);
     let footer = source.get_bytes(start, wanted).map_err(|e| LsmError::read(object, &e))?;
     let Some(at) = digits_in(&footer) else {
-        if required && footer.windows(CREATED_BY_ANY.len()).any(|window| window == CREATED_BY_ANY.as_bytes()) {
-            return Err(LsmError::corrupt(object, "was written by Siltstone and its footer states no checksum"));
-        }
-        return Ok(None);
+        let ours = footer.windows(CREATED_BY_ANY.len()).any(|window| window == CREATED_BY_ANY.as_bytes());
+        return Ok(if ours { Stated::Missing } else { Stated::Nothing });
     };
     let digits = footer.get(at..at + OPEN.len()).and_then(|digits| std::str::from_utf8(digits).ok());
     let crc32 = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
     let crc32 = crc32.ok_or_else(|| LsmError::corrupt(object, "the checksum in its footer is no number"))?;
-    Ok(Some(Claim { digits_at: start + at as u64, crc32 }))
+    Ok(Stated::Sum(Claim { digits_at: start + at as u64, crc32 }))
 }
 
 /// Checks a file that is in memory as a whole against the checksum that it states, if it states one.
 ///
 /// # Errors
-/// As [`claim`] and [`Claim::check`].
+/// As [`stated`] and [`Claim::check`].
 pub fn check_whole(bytes: &bytes::Bytes, object: &str) -> Result<(), LsmError> {
-    match claim(bytes, object, false)? {
-        Some(claim) => claim.check(object, crc32_of(bytes, claim.digits_at)),
-        None => Ok(()),
+    match stated(bytes, object)? {
+        Stated::Sum(claim) => claim.check(object, crc32_of(bytes, claim.digits_at)),
+        Stated::Missing | Stated::Nothing => Ok(()),
     }
 }
 

@@ -83,6 +83,16 @@ impl LsmError {
         }
     }
 
+    /// The same error of a file by its whole key; the engine itself knows names only.
+    #[must_use]
+    pub fn found_in(self, key: &str) -> Self {
+        match self {
+            Self::Corrupt { detail, .. } => Self::Corrupt { object: key.to_owned(), detail },
+            Self::Unavailable { detail, .. } => Self::Unavailable { object: key.to_owned(), detail },
+            other => other,
+        }
+    }
+
     pub(crate) fn corrupt(object: &str, detail: impl Into<String>) -> Self {
         Self::Corrupt { object: object.to_owned(), detail: detail.into() }
     }

@@ -110,6 +110,8 @@ pub enum ObjectErrorKind {
     Invalid,
     /// The store cannot answer now and said so (500, refused connection); nothing was written.
     Unavailable,
+    /// The bytes that came are not those that the store took a checksum of.
+    Damaged,
 }
 
 impl ObjectErrorKind {
@@ -128,6 +130,7 @@ impl ObjectErrorKind {
             Self::Denied => "permission denied; check the role's policy and the bucket policy",
             Self::Invalid => "the request is not valid",
             Self::Unavailable => "the store is unavailable; try again later",
+            Self::Damaged => "its bytes do not have the checksum that the store has for it; restore it from a backup",
         }
     }
 }

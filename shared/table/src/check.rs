@@ -10,12 +10,12 @@ use std::{
     sync::Arc,
 };
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use siltstone_commit::protocol::{self, Checked, Finding, ReachedFile, Severity};
 use siltstone_format::{bucket::Bucketer, id::SchemaId, schema::TableSchema};
 use siltstone_lsm::{
     audit::{Audited, Expected, Fault, audit},
-    checksum,
+    checksum::{self, Stated},
     error::LsmError,
 };
 use siltstone_store::object::ObjectErrorKind;
@@ -58,10 +58,12 @@ pub async fn check(table: &Table) -> Result<Checked> {
 pub async fn deep(table: &Table, checked: &Checked, mut read: impl FnMut(u64)) -> Result<Deep> {
     let mut deep = Deep::default();
     let schemas = schemas(table, checked, &mut deep.findings).await?;
-    let jobs = checked.files.iter().filter_map(|(key, file)| {
-        let schema = schemas.get(&file.entry.file.schema_id)?.clone();
-        Some(one(table, key, file, schema))
-    });
+    let mut jobs: Vec<BoxFuture<'_, Result<(Audited, String, u64)>>> = Vec::new();
+    for (key, file) in &checked.files {
+        if let Some(schema) = schemas.get(&file.entry.file.schema_id) {
+            jobs.push(one(table, key, file, schema.clone()).boxed());
+        }
+    }
     let mut results = stream::iter(jobs).buffered(FILES_AT_ONCE);
     while let Some(result) = results.next().await {
         let (audited, key, bytes) = result?;
@@ -112,6 +114,13 @@ async fn one(table: &Table, key: &str, file: &ReachedFile, schema: Arc<TableSche
             let detail = "it is gone since the check began: another run may have expired it; check again".to_owned();
             return Ok((Audited { rows: 0, faults: vec![Fault { grave: true, detail }] }, key, 0));
         }
+        Err(error) if error.kind() == ObjectErrorKind::Damaged => {
+            return Ok((
+                Audited { rows: 0, faults: vec![Fault { grave: true, detail: error.to_string() }] },
+                key,
+                bytes,
+            ));
+        }
         Err(error) => return Err((*error).into()),
     };
     let partition = table.partition_values(&file.entry.partition)?;
@@ -137,17 +146,21 @@ fn bucketer(table: &Table, file: &ReachedFile, schema: &TableSchema) -> Option<B
 
 /// Compares a file with the checksum that it states.
 fn sum(source: &FileSource, name: &str) -> Result<Option<Fault>> {
-    let checked = checksum::claim(source, name, true).and_then(|claim| match claim {
-        None => Ok(()),
-        Some(claim) => {
+    let checked = checksum::stated(source, name).and_then(|stated| match stated {
+        Stated::Nothing => Ok(None),
+        Stated::Missing => {
+            let detail =
+                "it is Siltstone's and states no checksum: it is of before there were any, or damaged just there";
+            Ok(Some(Fault { grave: false, detail: detail.to_owned() }))
+        }
+        Stated::Sum(claim) => {
             let unavailable =
                 |e: std::io::Error| LsmError::Unavailable { object: name.to_owned(), detail: e.to_string() };
-            claim.check(name, source.crc32(claim.digits_at).map_err(unavailable)?)
+            claim.check(name, source.crc32(claim.digits_at).map_err(unavailable)?).map(|()| None)
         }
     });
     match checked {
-        Ok(()) => Ok(None),
         Err(LsmError::Corrupt { detail, .. }) => Ok(Some(Fault { grave: true, detail })),
-        Err(error) => Err(error.into()),
+        other => Ok(other?),
     }
 }

@@ -78,7 +78,7 @@ fn perform<'a>(effect: Effect, ports: &'a Ports, table: &'a TableRef) -> BoxFutu
                 }
             }
             Effect::Copy { from, to } => match copy(ports, &from, &to).await {
-                Ok(()) => Reply::Done,
+                Ok(reply) => reply,
                 Err(error) => object_failure(&error),
             },
             Effect::Delete { keys } => match ports.objects.delete(&keys).await {
@@ -120,9 +120,15 @@ fn pause(attempt: u32, jitter: f64) -> Duration {
     Duration::from_millis(waited)
 }
 
-async fn copy(ports: &Ports, from: &str, to: &str) -> std::result::Result<(), Box<ObjectError>> {
+/// Copies a data file, unless it is damaged: under a new name nobody would know where the damage came from.
+async fn copy(ports: &Ports, from: &str, to: &str) -> std::result::Result<Reply, Box<ObjectError>> {
     let object = ports.objects.get(from).await?;
-    ports.objects.put(to, object.bytes, StorePutMode::Overwrite).await.map(|_| ())
+    if from.ends_with(".parquet")
+        && let Err(damage) = siltstone_lsm::checksum::check_whole(&object.bytes, from)
+    {
+        return Ok(Reply::Failed(Failure::new(FailureKind::Damaged, damage.to_string())));
+    }
+    ports.objects.put(to, object.bytes, StorePutMode::Overwrite).await.map(|_| Reply::Done)
 }
 
 async fn put_item(
@@ -181,6 +187,7 @@ fn object_failure(error: &ObjectError) -> Reply {
         ObjectErrorKind::Unknown => FailureKind::Unknown,
         ObjectErrorKind::Denied | ObjectErrorKind::Invalid => FailureKind::Denied,
         ObjectErrorKind::Unavailable => FailureKind::Unavailable,
+        ObjectErrorKind::Damaged => FailureKind::Damaged,
     };
     Reply::Failed(Failure::new(kind, error.to_string()))
 }

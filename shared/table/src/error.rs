@@ -108,6 +108,7 @@ impl TableError {
             },
             Self::Object(error) => match error.kind() {
                 ObjectErrorKind::NotFound => ErrorKind::NotFound,
+                ObjectErrorKind::Damaged => ErrorKind::Corrupt,
                 ObjectErrorKind::PreconditionFailed | ObjectErrorKind::Conflict => ErrorKind::Conflict,
                 ObjectErrorKind::Denied | ObjectErrorKind::Invalid => ErrorKind::Invalid,
                 _ => ErrorKind::Unavailable,

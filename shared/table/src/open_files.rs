@@ -64,6 +64,9 @@ pub(crate) async fn opener(table: &Table, files: &[ManifestEntry]) -> Result<Ope
                 object: key.clone(),
                 detail: "the object is missing though a manifest names it".to_owned(),
             },
+            siltstone_store::object::ObjectErrorKind::Damaged => {
+                LsmError::Corrupt { object: key.clone(), detail: e.to_string() }
+            }
             _ => unavailable(e.to_string()),
         })?;
         if parquet::file::reader::Length::len(&source) != size {
@@ -73,7 +76,10 @@ pub(crate) async fn opener(table: &Table, files: &[ManifestEntry]) -> Result<Ope
                 detail: format!("has {found} bytes, its manifest entry says {size}"),
             });
         }
-        source.check_whole(object)?;
-        reader::open(source, meta, schema, &layout).map(|batches| Box::new(batches) as RunBatches<'static>)
+        source.check_whole(key)?;
+        let batches = reader::open(source, meta, schema, &layout).map_err(|e| e.found_in(key))?;
+        let key = key.clone();
+        let named = batches.map(move |batch| batch.map_err(|e| e.found_in(&key)));
+        Ok(Box::new(named) as RunBatches<'static>)
     }))
 }

@@ -39,7 +39,7 @@ pub enum Plan {
 pub async fn plan(ports: &Ports, at: &TableRef) -> Result<(Table, Plan)> {
     let mut table = Table::open(ports, at, Authority::Bare, Purpose::Read).await?;
     table.context.authority = Authority::Pointer;
-    let newest = state::snapshot_ids(&table).await?.last().copied();
+    let newest = state::listed_ids(&table).await?.last().copied();
     let plan = match (load_pointer(ports, at, &table.location).await, newest) {
         (Ok((pointer, _)), _) if pointer.state == TableState::Forked => Plan::EndFork(pointer.version()),
         (Ok((pointer, _)), Some(newest)) if newest > pointer.version() => Plan::RollForward(newest),

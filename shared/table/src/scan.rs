@@ -103,6 +103,8 @@ pub async fn changelog(
     request: &ScanRequest,
     mut sink: impl FnMut(SnapshotId, ScannedRow) -> bool + Send,
 ) -> Result<u64> {
+    // The snapshot vouches for the schema that this option is taken from.
+    table.snapshot(request.snapshot).await?;
     if table.options.changelog_producer == ChangelogProducer::None {
         return Err(TableError::invalid(format!(
             "{} writes no changelog (changelog-producer = none): create it with --option changelog-producer=input",
@@ -217,7 +219,9 @@ async fn raw(table: &Table, entry: ManifestEntry) -> Result<Batches> {
     let layout = table.layout.clone();
     Ok(Batches::start(move |send| {
         let batches = match schemas.get(&entry.file.schema_id) {
-            Some(schema) => open_changelog(source, &entry.file, schema, &layout).map_err(TableError::from),
+            Some(schema) => open_changelog(source, &entry.file, schema, &layout)
+                .map(|batches| batches.map(|batch| batch.map_err(|e| e.found_in(&key))))
+                .map_err(|e| TableError::from(e.found_in(&key))),
             None => Err(TableError::Bug(format!("schema {} of {key} was not loaded", entry.file.schema_id))),
         };
         forward(batches, &send);

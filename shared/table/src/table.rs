@@ -9,7 +9,7 @@ use std::sync::Arc;
 use siltstone_commit::{
     context::{Authority, TableContext},
     io::ItemName,
-    pointer::Pointer,
+    pointer::{PROPERTY_SCHEMA, PROPERTY_TABLE, Pointer},
 };
 use siltstone_format::{
     bucket::Bucketer,
@@ -49,6 +49,8 @@ pub struct Table {
     pub layout: FileLayout,
     /// For the protocols.
     pub context: TableContext,
+    /// The table, over all its lives, where a pointer says it.
+    uuid: Option<String>,
     paths: Arc<PartitionPaths>,
 }
 
@@ -59,14 +61,15 @@ impl Table {
     /// [`TableError::NotFound`] without a table; [`TableError::Format`] for a damaged schema or an option that must be refused.
     pub async fn open(ports: &Ports, at: &TableRef, authority: Authority, purpose: Purpose) -> Result<Self> {
         let location = TableLocation::new(&at.location())?;
-        let schema_id = match authority {
-            Authority::Pointer => {
-                let known = load_pointer(ports, at, &location).await?.0.schema_id;
-                newest_schema(ports, &location, known).await?
-            }
-            Authority::Bare => latest_schema_id(ports, at, &location).await?,
+        let pointer = match authority {
+            Authority::Pointer => Some(load_pointer(ports, at, &location).await?.0),
+            Authority::Bare => None,
         };
-        Self::with_schema(ports, at, authority, purpose, schema_id).await
+        let schema_id = match &pointer {
+            Some(pointer) => newest_schema(ports, &location, pointer.schema_id).await?,
+            None => latest_schema_id(ports, at, &location).await?,
+        };
+        Self::build(ports, at, (authority, purpose), schema_id, pointer).await
     }
 
     /// Opens a table whose latest schema id is known.
@@ -80,14 +83,27 @@ impl Table {
         purpose: Purpose,
         schema_id: SchemaId,
     ) -> Result<Self> {
+        Self::build(ports, at, (authority, purpose), schema_id, None).await
+    }
+
+    async fn build(
+        ports: &Ports,
+        at: &TableRef,
+        (authority, purpose): (Authority, Purpose),
+        schema_id: SchemaId,
+        pointer: Option<Pointer>,
+    ) -> Result<Self> {
         let location = TableLocation::new(&at.location())?;
-        let schema = Arc::new(read_schema(ports, &location, schema_id).await?);
+        let snapshot = pointer.as_ref().and_then(|p| p.snapshot.as_ref());
+        let (schema, sum) = read_schema_and_sum(ports, &location, schema_id, snapshot).await?;
+        let schema = Arc::new(schema);
         let options = Arc::new(TableOptions::for_purpose(&schema, purpose)?);
         let layout = FileLayout::new(schema.clone())?;
         let mut context = TableContext::new(location.clone(), schema.clone())?;
-        context.authority = authority;
+        (context.authority, context.schema_sum) = (authority, Some(sum));
         let paths = Arc::new(options.partition_paths(&schema));
-        Ok(Self { ports: ports.clone(), at: at.clone(), location, schema, options, layout, context, paths })
+        let uuid = pointer.map(|p| p.table_uuid);
+        Ok(Self { ports: ports.clone(), at: at.clone(), location, schema, options, layout, context, uuid, paths })
     }
 
     /// The pointer as it is now, and the number of bytes its item has.
@@ -134,6 +150,26 @@ impl Table {
             None => self.current().await,
             Some(id) => state::read_snapshot(self, id).await.map(Some),
         }
+    }
+
+    /// Refuses a snapshot of another table, and one that this table's schema contradicts: ours say which table and schema they are of.
+    pub(crate) fn check_snapshot(&self, key: &str, snapshot: &Snapshot) -> Result<()> {
+        let said = snapshot.properties.as_ref().and_then(|p| p.get(PROPERTY_TABLE));
+        if let (Some(said), Some(uuid)) = (said, &self.uuid)
+            && said != uuid
+        {
+            return Err(TableError::Corrupt(format!(
+                "{key} is a snapshot of another table (uuid {said:.40}, this one has {uuid}); run `silt check`"
+            )));
+        }
+        if self.context.authority == Authority::Bare && snapshot.schema_id > self.schema.id {
+            let schema = self.location.schema(snapshot.schema_id);
+            return Err(TableError::NotFound(format!(
+                "schema object {schema} is missing, and {key} was committed under it: restore the object"
+            )));
+        }
+        let sum = self.context.schema_sum.filter(|_| self.schema.id == snapshot.schema_id);
+        sum.map_or(Ok(()), |sum| check_schema(snapshot, &self.location, self.schema.id, sum))
     }
 
     /// Key of a data file.
@@ -188,9 +224,43 @@ impl Table {
 /// # Errors
 /// [`TableError::NotFound`] naming the object when it is missing.
 pub async fn read_schema(ports: &Ports, location: &TableLocation, id: SchemaId) -> Result<TableSchema> {
+    Ok(read_schema_and_sum(ports, location, id, None).await?.0)
+}
+
+/// Refuses a schema object whose bytes are not those that a snapshot of ours was committed under.
+fn check_schema(snapshot: &Snapshot, location: &TableLocation, id: SchemaId, sum: u32) -> Result<()> {
+    let said = snapshot.properties.as_ref().and_then(|p| p.get(PROPERTY_SCHEMA));
+    match said {
+        Some(said) if snapshot.schema_id == id && *said != format!("{sum:08x}") => {
+            let (key, by) = (location.schema(id), location.snapshot(snapshot.id));
+            Err(TableError::Corrupt(format!(
+                "schema object {key} is damaged: it does not have the checksum that {by} was committed with; restore it from a backup"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A schema, and the CRC-32 of its object, which a snapshot may vouch for.
+pub(crate) async fn read_schema_and_sum(
+    ports: &Ports,
+    location: &TableLocation,
+    id: SchemaId,
+    snapshot: Option<&Snapshot>,
+) -> Result<(TableSchema, u32)> {
     let key = location.schema(id);
     match ports.objects.get(&key).await {
-        Ok(object) => Ok(TableSchema::from_json(&key, &object.bytes)?),
+        Ok(object) => {
+            let sum = crc32fast::hash(&object.bytes);
+            if let Some(snapshot) = snapshot {
+                check_schema(snapshot, location, id, sum)?;
+            }
+            let schema = TableSchema::from_json(&key, &object.bytes).map_err(|error| match error.kind() {
+                siltstone_format::ErrorKind::Corrupt => TableError::Format(error),
+                _ => TableError::Invalid(format!("schema object {key}: {error}")),
+            })?;
+            Ok((schema, sum))
+        }
         Err(error) if error.kind() == ObjectErrorKind::NotFound => Err(TableError::NotFound(format!(
             "schema object {key} is missing: the table cannot be read without it; restore the object or check the table name"
         ))),

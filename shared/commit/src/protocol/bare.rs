@@ -90,8 +90,9 @@ async fn refuse_lost_tip(io: &Io, context: &TableContext, newest: Option<&Snapsh
     match hint.filter(|id| *id > newest) {
         Some(id) if io.get(steps::SETTLE_TIP, context.location.snapshot(id)).await?.is_none() => {
             let reason = format!(
-                "it names snapshot {id}, which does not exist, and the newest is {newest}: restore the snapshot, or write {newest} into it to \
-                 go on from there"
+                "it names {}, which does not exist, and the newest is {newest}: restore the snapshot, or write {newest} into it to go on from \
+                 there",
+                context.location.snapshot(id)
             );
             Err(CommitError::corrupt(key, reason))
         }
@@ -138,7 +139,7 @@ enum Put {
 
 async fn put(io: &Io, context: &TableContext, snapshot: &Snapshot) -> Result<Put, CommitError> {
     let key = context.location.snapshot(snapshot.id);
-    let body = Bytes::from(snapshot.to_json());
+    let body = Bytes::from(snapshot.to_sealed_json());
     for attempt in 1..=TRIES {
         match io.put_if(steps::PUBLISH_SNAPSHOT, &key, &body, &PutMode::IfAbsent).await {
             Ok(()) => return Ok(Put::Ours),

@@ -23,7 +23,7 @@ use crate::{
     fold::Accumulated,
     io::Io,
     manifests::{self, Names, Written},
-    pointer::{PROPERTY_CHANGE, Pointer},
+    pointer::{PROPERTY_CHANGE, PROPERTY_SCHEMA, Pointer},
     steps,
 };
 
@@ -96,7 +96,11 @@ pub(crate) async fn write_snapshot(
     let lists = Lists::write(io, context, names, &merged.metas, &delta.metas, &changelog.metas).await?;
     let now = io.now(steps::COMMIT_LISTS).await?;
     let uuid = io.uuid(steps::COMMIT_LISTS).await?;
-    Ok(snapshot(before, &state, lists, author, uuid, now))
+    let mut snapshot = snapshot(before, &state, lists, author, uuid, now);
+    if let Some(sum) = context.schema_sum.filter(|_| context.schema.id == snapshot.schema_id) {
+        snapshot.properties.get_or_insert_default().insert(PROPERTY_SCHEMA.to_owned(), format!("{sum:08x}"));
+    }
+    Ok(snapshot)
 }
 
 pub(crate) fn deletes_first(files: &[ManifestEntry]) -> Vec<ManifestEntry> {
@@ -122,8 +126,8 @@ impl Lists {
     ) -> Result<Self, CommitError> {
         let mut objects = Vec::new();
         let mut list = |metas: &[ManifestFileMeta]| -> Result<(String, i64), CommitError> {
-            let bytes = Bytes::from(codec::encode_list(context, metas)?);
             let name = names.list();
+            let bytes = Bytes::from(codec::encode_list(context, metas, &name)?);
             let size = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
             objects.push((context.location.manifest(&name), bytes));
             Ok((name, size))

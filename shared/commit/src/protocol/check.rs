@@ -11,17 +11,17 @@ use siltstone_format::{
     id::SnapshotId,
     manifest::{FileKind, ManifestEntry, ManifestFileMeta},
     path::{ObjectName, parse_hint},
-    snapshot::Snapshot,
+    snapshot::{Snapshot, is_sealed},
 };
 
-use super::{bare, commit, roots, tip};
+use super::{bare, commit, tip};
 use crate::{
     codec, conflict,
-    context::{Authority, TableContext},
+    context::{Authority, Incarnation, TableContext},
     error::CommitError,
-    io::Io,
+    io::{Io, Object},
     manifests::{self, Live, count},
-    pointer::{Pointer, TableState},
+    pointer::{PROPERTY_SCHEMA, Pointer, TableState},
     steps,
 };
 
@@ -82,6 +82,8 @@ struct Checker<'a> {
     /// Sizes of all objects below the table.
     sizes: BTreeMap<String, u64>,
     seen: BTreeMap<String, Vec<ManifestEntry>>,
+    /// Checksums of schema objects, by key.
+    schemas: BTreeMap<String, String>,
     result: Checked,
 }
 
@@ -93,7 +95,8 @@ pub(crate) async fn run(io: Io, context: TableContext) -> Result<Checked, Commit
     };
     let objects = io.list(step, context.key("")).await?;
     let sizes = objects.into_iter().map(|o| (o.key, o.size)).collect();
-    let mut checker = Checker { io: &io, context: &context, sizes, seen: BTreeMap::new(), result: Checked::default() };
+    let (seen, schemas, result) = (BTreeMap::new(), BTreeMap::new(), Checked::default());
+    let mut checker = Checker { io: &io, context: &context, sizes, seen, schemas, result };
     checker.hints();
     let current = match &pointer {
         Some(pointer) => {
@@ -189,30 +192,47 @@ impl Checker<'_> {
     }
 
     async fn snapshots(&mut self, first: SnapshotId, current: Option<&Snapshot>) -> Result<(), CommitError> {
-        let (step, context) = (steps::CHECK_READ, self.context);
+        let context = self.context;
         for hint in [context.location.latest_hint(), context.location.earliest_hint()] {
-            let object = self.io.get(step, hint.clone()).await?;
+            let object = self.get(&hint).await?;
             if object.is_some_and(|o| parse_hint(&o.body).is_none()) {
                 self.note(hint, "it holds no snapshot id; readers list the snapshots instead, and the next commit or expiry writes it");
             }
         }
-        let hint = self.io.get(step, context.location.latest_hint()).await?.and_then(|o| parse_hint(&o.body));
-        if let Some(id) = hint.filter(|id| !self.sizes.contains_key(&context.location.snapshot(*id))) {
-            self.error(context.location.latest_hint(), format!("it names snapshot {id}, which does not exist"));
-        }
+        let hint = self.get(&context.location.latest_hint()).await?.and_then(|o| parse_hint(&o.body));
         let ids: Vec<SnapshotId> = self.ids().into_iter().filter(|id| *id >= first).collect();
+        if let Some(id) = hint.filter(|id| !self.sizes.contains_key(&context.location.snapshot(*id))) {
+            self.error(
+                context.location.latest_hint(),
+                format!("it names {}, which does not exist", context.location.snapshot(id)),
+            );
+        } else if let Some((id, last)) = hint.zip(ids.last()).filter(|(id, last)| *id < **last) {
+            let message = format!(
+                "it names snapshot {id}, the newest is {last}; readers look on from there, and the next commit writes it"
+            );
+            self.note(context.location.latest_hint(), message);
+        }
+        self.earliest(&ids).await?;
+        if context.authority == Authority::Bare
+            && let Some(pair) = ids.windows(2).find(|pair| matches!(pair, [one, next] if one.next() < *next))
+            && let [one, ..] = pair
+        {
+            self.error(
+                context.location.snapshot(one.next()),
+                "it does not exist between others; restore it from a backup",
+            );
+        }
         let mut before: Option<Snapshot> = None;
         for id in ids {
             let key = context.location.snapshot(id);
-            let snapshot = match roots::snapshots(self.io, step, context, [id]).await {
-                Ok(mut found) => found.remove(&id),
-                Err(error) if matches!(error.kind(), crate::ErrorKind::Corrupt | crate::ErrorKind::InvalidInput) => {
-                    self.error(&key, error.to_string());
-                    None
-                }
-                Err(error) => return Err(error),
-            };
-            let Some(snapshot) = snapshot else { continue };
+            let Some(object) = self.get(&key).await? else { continue };
+            let Some(snapshot) = self.found(&key, codec::decode_snapshot(&key, &object.body))? else { continue };
+            if Incarnation::is_ours(&snapshot.commit_user) && !is_sealed(&object.body) {
+                self.note(
+                    &key,
+                    "it is Siltstone's and has no checksum: it is of before there were any, or damaged just there",
+                );
+            }
             self.result.snapshots += 1;
             let ours = current.filter(|c| c.id == id);
             if ours.is_some_and(|c| !tip::same_snapshot(c, &snapshot)) {
@@ -233,12 +253,57 @@ impl Checker<'_> {
         Ok(())
     }
 
+    /// Java takes an EARLIEST that exists at its word: one that is too high hides snapshots.
+    async fn earliest(&mut self, ids: &[SnapshotId]) -> Result<(), CommitError> {
+        let (step, context) = (steps::CHECK_READ, self.context);
+        let key = context.location.earliest_hint();
+        let hint = self.get(&key).await?.map(|o| parse_hint(&o.body));
+        let Some(first) = ids.first() else { return Ok(()) };
+        match hint {
+            Some(Some(id)) if !self.sizes.contains_key(&context.location.snapshot(id)) => {
+                let name = context.location.snapshot(id);
+                self.note(key, format!("it names {name}, which does not exist: an expiry was cut off, or it is lost; readers list the snapshots"));
+            }
+            // Unless an expiry ran since the listing.
+            Some(Some(id)) if id > *first && self.io.get(step, context.location.snapshot(*first)).await?.is_some() => {
+                let message = format!(
+                    "it names snapshot {id}, the earliest is {first}: readers that trust it miss those between; delete it, and the next expiry writes it"
+                );
+                self.error(key, message);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The schema of a snapshot: there, and with the bytes that the snapshot was committed under.
+    async fn schema(&mut self, by: &str, snapshot: &Snapshot) -> Result<(), CommitError> {
+        let key = self.context.location.schema(snapshot.schema_id);
+        if !self.sizes.contains_key(&key) {
+            self.error(key, format!("{by} needs it and it does not exist"));
+            return Ok(());
+        }
+        let Some(said) = snapshot.properties.as_ref().and_then(|p| p.get(PROPERTY_SCHEMA)) else { return Ok(()) };
+        let sum = match self.schemas.get(&key) {
+            Some(sum) => sum.clone(),
+            None => {
+                let object = self.get(&key).await?;
+                object.map_or_else(String::new, |o| format!("{:08x}", crc32fast::hash(&o.body)))
+            }
+        };
+        if sum != *said {
+            self.error(
+                &key,
+                format!("it does not have the checksum that {by} was committed with; restore it from a backup"),
+            );
+        }
+        self.schemas.insert(key, sum);
+        Ok(())
+    }
+
     /// Lists, manifests and files of a snapshot.
     async fn content(&mut self, key: &str, snapshot: &Snapshot) -> Result<Live, CommitError> {
-        let schema = self.context.location.schema(snapshot.schema_id);
-        if !self.sizes.contains_key(&schema) {
-            self.error(schema, format!("{key} needs it and it does not exist"));
-        }
+        self.schema(key, snapshot).await?;
         let lists = [
             (&snapshot.base_manifest_list, snapshot.base_manifest_list_size),
             (&snapshot.delta_manifest_list, snapshot.delta_manifest_list_size),
@@ -303,7 +368,7 @@ impl Checker<'_> {
             .cloned()
             .collect();
         for key in keys {
-            let Some(object) = self.io.get(steps::CHECK_READ, key.clone()).await? else { continue };
+            let Some(object) = self.get(&key).await? else { continue };
             if let Some(tag) = self.found(&key, codec::decode_snapshot(&key, &object.body))? {
                 self.content(&key, &tag).await?;
             }
@@ -411,6 +476,12 @@ impl Checker<'_> {
             self.error(key, format!("it has {found} bytes, {by} says {size}; readers fail on it, roll back"));
         }
         fits
+    }
+
+    /// An object; one that the store itself finds damaged is a finding, and as good as none.
+    async fn get(&mut self, key: &str) -> Result<Option<Object>, CommitError> {
+        let read = self.io.get(steps::CHECK_READ, key.to_owned()).await;
+        Ok(self.found(key, read)?.flatten())
     }
 
     fn found<T>(&mut self, key: &str, read: Result<T, CommitError>) -> Result<Option<T>, CommitError> {

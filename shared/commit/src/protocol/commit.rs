@@ -105,7 +105,7 @@ pub(crate) async fn load_others(
     let key = context.key(name);
     let object = io.get_needed(step, vec![key.clone()]).await?.pop();
     let bytes = object.map(|o| o.body).unwrap_or_default();
-    let others = Checkpoints::unpack_others(&bytes).map_err(|reason| CommitError::corrupt(key, reason))?;
+    let others = Checkpoints::unpack_others(name, &bytes).map_err(|reason| CommitError::corrupt(key, reason))?;
     checkpoints.load_others(others);
     Ok(())
 }

@@ -4,7 +4,8 @@
 //! Invariants: 1. `earliest` in the pointer is raised before anything is deleted, so no commit and no reader of the pointer comes below it;
 //! 2. a name goes only [`ExpireOptions::name_grace_ms`] after its successor was written, so that no sleeping publisher brings it back;
 //! 3. files go before the lists that name them, and lists before names, so that a crash leaves the walk repeatable; 4. LATEST is
-//! at a kept snapshot before any name goes (10); 5. a file that a tag or a branch holds stays.
+//! at a kept snapshot before any name goes (10); 5. a file that a tag or a branch holds stays; 6. what is damaged is met before anything is
+//! written.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -101,6 +102,15 @@ pub(crate) async fn run(io: Io, context: TableContext, options: ExpireOptions) -
         if begin >= end {
             return Ok(nothing(&pointer));
         }
+        let doomed = match doomed(&io, &context, begin, end).await {
+            Ok(doomed) => doomed,
+            // Another run may have expired what is looked at.
+            Err(_) if !tip::unchanged(&io, &context, &pointer).await? => {
+                io.pause(attempt).await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         if end > pointer.earliest {
             let next = Pointer { rev: pointer.rev + 1, earliest: end, ..pointer.clone() };
             if tip::swap(&io, steps::EXPIRE_RAISE, &context, &pointer, &next).await? != Swap::Swapped {
@@ -109,7 +119,7 @@ pub(crate) async fn run(io: Io, context: TableContext, options: ExpireOptions) -
             }
         }
         publish::ensure_latest(&io, &context, pointer.version()).await?;
-        return remove(&io, &context, begin, end, names).await;
+        return remove(&io, &context, begin, end, names, doomed).await;
     }
     Err(CommitError::Contended { protocol: "expire", attempts: context.settings.max_attempts })
 }
@@ -171,31 +181,45 @@ async fn consumers(io: &Io, context: &TableContext) -> Result<i64, CommitError> 
     Ok(lowest)
 }
 
-/// Steps 3 to 7 over `[begin, end)`. `begin` may lie below what the pointer had as earliest: leftovers of a run that died.
-async fn remove(
-    io: &Io,
-    context: &TableContext,
-    begin: SnapshotId,
-    end: SnapshotId,
-    names: Vec<(SnapshotId, i64)>,
-) -> Result<Expired, CommitError> {
+/// What an expiry deletes before the names, and the roots that were looked at for it.
+struct Doomed {
+    data: Vec<String>,
+    lists: Vec<String>,
+    pinned: Vec<Root>,
+}
+
+/// Step 3 over `[begin, end)`. `begin` may lie below what the pointer has as earliest: leftovers of a run that died. Whatever is damaged is met
+/// here, before anything is written.
+async fn doomed(io: &Io, context: &TableContext, begin: SnapshotId, end: SnapshotId) -> Result<Doomed, CommitError> {
+    let pinned = roots::pinned(io, steps::EXPIRE_WALK, context).await?;
     let ids = (begin.0..=end.0).map(SnapshotId);
     let snapshots = roots::snapshots(io, steps::EXPIRE_WALK, context, ids).await?;
     let Some(kept) = snapshots.get(&end) else {
         let key = context.location.snapshot(end);
         return Err(CommitError::corrupt(key, "the first snapshot to keep does not exist"));
     };
-    // Tags are read after `earliest` was raised: a tag that appears later may only name what is kept.
-    let pinned = roots::pinned(io, steps::EXPIRE_WALK, context).await?;
-    let mut keys = Vec::new();
-
     let data = dead_files(io, context, begin, end, &snapshots, &pinned).await?;
-    io.delete(steps::EXPIRE_DATA, &data).await?;
-    keys.extend(data);
-
     let lists = dead_manifests(io, context, end, &snapshots, kept, &pinned).await?;
-    io.delete(steps::EXPIRE_MANIFESTS, &lists).await?;
-    keys.extend(lists);
+    Ok(Doomed { data, lists, pinned })
+}
+
+/// Steps 4 to 7, after `earliest` was raised: a tag that appears from now on may only name what is kept, one that came just before counts.
+async fn remove(
+    io: &Io,
+    context: &TableContext,
+    begin: SnapshotId,
+    end: SnapshotId,
+    names: Vec<(SnapshotId, i64)>,
+    mut doomed: Doomed,
+) -> Result<Expired, CommitError> {
+    if roots::pinned(io, steps::EXPIRE_WALK, context).await? != doomed.pinned {
+        doomed = self::doomed(io, context, begin, end).await?;
+    }
+    let mut keys = Vec::new();
+    io.delete(steps::EXPIRE_DATA, &doomed.data).await?;
+    keys.extend(doomed.data);
+    io.delete(steps::EXPIRE_MANIFESTS, &doomed.lists).await?;
+    keys.extend(doomed.lists);
 
     let gone: Vec<SnapshotId> = names.into_iter().map(|(id, _)| id).filter(|id| *id < end).collect();
     let gone_keys: Vec<String> = gone.iter().map(|id| context.location.snapshot(*id)).collect();

@@ -10,7 +10,7 @@ use siltstone_format::{id::SnapshotId, path::parse_hint};
 use super::tip;
 use crate::{
     codec,
-    context::TableContext,
+    context::{Incarnation, TableContext},
     effects::TRIES,
     error::CommitError,
     io::{Failure, FailureKind, Io, PutMode},
@@ -22,7 +22,9 @@ use crate::{
 pub(crate) async fn publish(io: &Io, context: &TableContext, pointer: &Pointer) -> Result<(), CommitError> {
     let Some(snapshot) = pointer.published_snapshot() else { return Ok(()) };
     let key = context.location.snapshot(snapshot.id);
-    let body = Bytes::from(snapshot.to_json());
+    // An adopted snapshot was published by its author.
+    let ours = Incarnation::is_ours(&snapshot.commit_user);
+    let body = Bytes::from(if ours { snapshot.to_sealed_json() } else { snapshot.to_json() });
     let mut last = None;
     for attempt in 1..=TRIES {
         match io.put_if(steps::PUBLISH_SNAPSHOT, &key, &body, &PutMode::IfAbsent).await {

@@ -114,19 +114,39 @@ async fn difference(
     let surplus = current.files().filter(|e| wanted.get(e).is_none());
     let mut files: Vec<ManifestEntry> =
         surplus.map(|e| ManifestEntry { kind: FileKind::Delete, ..e.clone() }).collect();
-    let mut pairs = Vec::new();
+    let (mut pairs, mut sizes) = (Vec::new(), Vec::new());
     for entry in wanted.files().filter(|e| current.get(e).is_none()) {
         let key = file_key(entry);
         if !copies.contains_key(&key) {
             let copy = renamed(names, entry)?;
             let from = codec::bucket_file(context, entry, &entry.file.file_name)?;
+            sizes.push(entry.file.file_size);
             pairs.push((from, codec::bucket_file(context, &copy, &copy.file.file_name)?));
             copies.insert(key.clone(), copy);
         }
         files.extend(copies.get(&key).cloned());
     }
-    io.copy_all(steps::ROLLBACK_COPY, pairs).await?;
+    whole(io, &pairs, &sizes).await?;
+    let made: Vec<String> = pairs.iter().map(|(_, to)| to.clone()).collect();
+    if let Err(error) = io.copy_all(steps::ROLLBACK_COPY, pairs).await {
+        // Nothing names them; what cannot be deleted now is swept.
+        drop(io.delete(steps::ROLLBACK_COPY, &made).await);
+        return Err(error);
+    }
     Ok(files)
+}
+
+/// Looks whether all files are there in full before the first one is copied.
+async fn whole(io: &Io, pairs: &[(String, String)], sizes: &[i64]) -> Result<(), CommitError> {
+    let keys: Vec<String> = pairs.iter().map(|(from, _)| from.clone()).collect();
+    for ((key, size), head) in keys.iter().zip(sizes).zip(io.head_all(steps::ROLLBACK_READ, &keys).await?) {
+        let found = head.map(|head| head.size);
+        if found.and_then(|found| i64::try_from(found).ok()) != Some(*size) {
+            let found = found.map_or_else(|| "it does not exist".to_owned(), |found| format!("it has {found} bytes"));
+            return Err(CommitError::corrupt(key, format!("{found}, its manifest entry says {size}")));
+        }
+    }
+    Ok(())
 }
 
 /// The same file under a fresh name. Side files hold indexes only: a file without them reads the same, only slower.

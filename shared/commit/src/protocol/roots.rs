@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A snapshot that is kept for its own sake.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Root {
     pub(crate) snapshot: Snapshot,
     /// Its lists may have been cleaned on purpose: only what is still there counts.

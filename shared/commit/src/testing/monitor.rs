@@ -298,9 +298,11 @@ impl Monitor {
             Outcome::Committed { .. } => {
                 let Some(pointer) = self.read_pointer(world) else { panic!("committed without a pointer") };
                 let mut checkpoints = pointer.checkpoints.clone();
-                if let Some(object) = checkpoints.packed_object().and_then(|n| world.objects.get(&self.context.key(n)))
+                let packed = checkpoints.packed_object().map(str::to_owned);
+                if let Some(name) = packed
+                    && let Some(object) = world.objects.get(&self.context.key(&name))
                 {
-                    checkpoints.load_others(Checkpoints::unpack_others(&object.body).unwrap_or_default());
+                    checkpoints.load_others(Checkpoints::unpack_others(&name, &object.body).unwrap_or_default());
                 }
                 for range in &change.ranges {
                     invariant!(checkpoints.fit(range) == RangeFit::Covered, "5: {range:?} acknowledged, not covered");

@@ -1,7 +1,8 @@
 //! Avro object container files: header, blocks, sync marks, compression.
 //!
 //! Below: `cursor`, `schema`. Above: `manifest`. Invariants: 1. the same rows always give the same file, as the sync mark comes from
-//! the content; 2. a block opens to at most [`MAX_BLOCK_BYTES`], however small it is when compressed; 3. every byte is accounted for.
+//! the content; 2. a block opens to at most [`MAX_BLOCK_BYTES`], however small it is when compressed; 3. every byte is accounted for;
+//! 4. no byte of a file of ours can change, and no file can stand in place of another, without being refused: see [`Seal`].
 
 use std::io::Read;
 
@@ -18,6 +19,8 @@ pub const MAX_BLOCK_BYTES: usize = 256 << 20;
 /// Size at which a written block is closed: Java's.
 const BLOCK_BYTES: usize = 64_000;
 const MAGIC: &[u8] = b"Obj\x01";
+/// First half of the sync mark of a file of ours.
+const SEAL: &[u8; 8] = b"siltseal";
 /// Level of written blocks: Paimon's `file.compression.zstd-level` default.
 const ZSTD_LEVEL: i32 = 1;
 
@@ -56,12 +59,50 @@ impl Compression {
     }
 }
 
+/// The second half of the sync mark of a file of ours: CRC-32 of the file's own name and its header, then of all blocks without their marks. A sync
+/// mark may be any 16 bytes, so no other engine sees a difference. A file may be sealed without name.
+#[derive(Debug, Clone, Default)]
+struct Seal {
+    blocks: crc32fast::Hasher,
+}
+
+impl Seal {
+    fn mark(self, name: &str, header: &[u8]) -> [u8; 16] {
+        let halves = [Self::head(name, header), self.blocks.finalize()].map(u32::to_be_bytes);
+        let mut mark = [0; 16];
+        for (to, from) in mark.iter_mut().zip(SEAL.iter().chain(halves.as_flattened())) {
+            *to = *from;
+        }
+        mark
+    }
+
+    fn head(name: &str, header: &[u8]) -> u32 {
+        let mut sum = crc32fast::Hasher::new();
+        sum.update(name.as_bytes());
+        sum.update(header);
+        sum.finalize()
+    }
+
+    /// Whether a mark is that of a file of this name, or of one sealed without name; only the header's part.
+    fn fits_header(mark: &[u8], object: &str, header: &[u8]) -> bool {
+        let name = object.rsplit('/').next().unwrap_or_default();
+        let said = mark.get(8..12);
+        ["", name].iter().any(|name| said == Some(Self::head(name, header).to_be_bytes().as_slice()))
+    }
+
+    fn fits_blocks(&self, mark: &[u8]) -> bool {
+        mark.get(12..) == Some(self.blocks.clone().finalize().to_be_bytes().as_slice())
+    }
+}
+
 /// A container file being read.
 pub(crate) struct Reader<'a> {
     object: &'a str,
     cursor: Cursor<'a>,
     compression: Compression,
     sync: &'a [u8],
+    /// Of what was read so far, where the file is sealed.
+    seal: Option<Seal>,
     schema: Schema,
 }
 
@@ -91,14 +132,21 @@ impl<'a> Reader<'a> {
             Ok(())
         });
         header.map_err(|e| fault(format!("Avro header: {e}")))?;
+        let header = bytes.get(..bytes.len() - cursor.remaining()).unwrap_or_default();
         let sync = cursor.take(16).map_err(|e| fault(format!("Avro header: {e}")))?;
+        let seal = sync.starts_with(SEAL).then(Seal::default);
+        if seal.is_some() && !Seal::fits_header(sync, object, header) {
+            return Err(fault(
+                "its header does not have the checksum that its sync mark states: it is damaged, or another file's content".to_owned(),
+            ));
+        }
         let schema =
             Schema::parse(schema.ok_or_else(|| fault("the Avro header has no schema".to_owned()))?).map_err(fault)?;
         let compression = Compression::parse(codec).ok_or_else(|| {
             let codec = String::from_utf8_lossy(codec).chars().take(32).collect::<String>();
             FormatError::unsupported(format!("Avro codec `{codec}` of {object}"), "set manifest.compression to zstd")
         })?;
-        Ok(Self { object, cursor, compression, sync, schema })
+        Ok(Self { object, cursor, compression, sync, seal, schema })
     }
 
     pub(crate) const fn schema(&self) -> &Schema {
@@ -108,7 +156,14 @@ impl<'a> Reader<'a> {
     /// The next block, or `None` at the end of the file.
     pub(crate) fn next_block(&mut self) -> Result<Option<Block>> {
         if self.cursor.is_empty() {
-            return Ok(None);
+            return match &self.seal {
+                Some(seal) if !seal.fits_blocks(self.sync) => {
+                    let detail =
+                        "its blocks do not have the checksum that its sync mark states: it is damaged or cut off";
+                    Err(FormatError::corrupt(self.object, detail))
+                }
+                _ => Ok(None),
+            };
         }
         let (rows, body) = self.frame().map_err(|e| FormatError::corrupt(self.object, format!("Avro block: {e}")))?;
         let bytes = decompress(self.compression, body)
@@ -124,8 +179,12 @@ impl<'a> Reader<'a> {
     }
 
     fn frame(&mut self) -> std::result::Result<(usize, &'a [u8]), &'static str> {
+        let frame = self.cursor.rest();
         let rows = usize::try_from(self.cursor.long()?).map_err(|_| "the row count is negative")?;
         let body = self.cursor.bytes()?;
+        if let Some(seal) = &mut self.seal {
+            seal.blocks.update(frame.get(..frame.len() - self.cursor.remaining()).unwrap_or_default());
+        }
         if self.cursor.take(16)? != self.sync {
             return Err("the sync mark behind it is another one");
         }
@@ -169,14 +228,11 @@ pub(crate) struct Writer {
     blocks: Vec<(usize, Vec<u8>)>,
     rows: usize,
     open: Vec<u8>,
-    sync: u128,
 }
 
 impl Writer {
     pub(crate) fn new(schema: &'static str, compression: Compression) -> Self {
-        // FNV-1a's 128-bit start.
-        let sync = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-        Self { schema, compression, blocks: Vec::new(), rows: 0, open: Vec::with_capacity(BLOCK_BYTES + 4096), sync }
+        Self { schema, compression, blocks: Vec::new(), rows: 0, open: Vec::with_capacity(BLOCK_BYTES + 4096) }
     }
 
     /// Appends one row.
@@ -189,24 +245,25 @@ impl Writer {
     fn close_block(&mut self) -> Result<()> {
         let body =
             compress(self.compression, &self.open).map_err(|e| FormatError::invalid("Avro block", e.to_string()))?;
-        // The mark only has to differ from what stands in blocks: a hash of some of the content does.
-        for byte in body.iter().take(4096) {
-            self.sync = (self.sync ^ u128::from(*byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
-        }
         self.blocks.push((self.rows, body));
         self.open.clear();
         self.rows = 0;
         Ok(())
     }
 
-    pub(crate) fn finish(mut self) -> Result<Vec<u8>> {
+    /// The file, sealed without name.
+    #[cfg(test)]
+    pub(crate) fn finish(self) -> Result<Vec<u8>> {
+        self.finish_as("")
+    }
+
+    /// The file that is stored under this name.
+    pub(crate) fn finish_as(mut self, name: &str) -> Result<Vec<u8>> {
         if self.rows > 0 {
             self.close_block()?;
         }
-        let sync = self.sync.to_be_bytes();
-        let mut out = Vec::with_capacity(
-            self.blocks.iter().map(|(_, body)| body.len() + 40).sum::<usize>() + self.schema.len() + 128,
-        );
+        let bodies = self.blocks.iter().map(|(_, body)| body.len() + 40).sum::<usize>();
+        let mut out = Vec::with_capacity(bodies + self.schema.len() + 128);
         out.extend_from_slice(MAGIC);
         put_long(&mut out, 2);
         for (key, value) in [("avro.schema", self.schema), ("avro.codec", self.compression.name())] {
@@ -214,6 +271,15 @@ impl Writer {
             put_bytes(&mut out, value.as_bytes());
         }
         put_long(&mut out, 0);
+        let mut seal = Seal::default();
+        for (rows, body) in &self.blocks {
+            let mut frame = Vec::with_capacity(20);
+            put_long(&mut frame, *rows as i64);
+            put_long(&mut frame, body.len() as i64);
+            seal.blocks.update(&frame);
+            seal.blocks.update(body);
+        }
+        let sync = seal.mark(name, &out);
         out.extend_from_slice(&sync);
         for (rows, body) in &self.blocks {
             put_long(&mut out, *rows as i64);
@@ -222,6 +288,17 @@ impl Writer {
         }
         Ok(out)
     }
+}
+
+/// The same file with another engine's sync mark: nothing vouches for its bytes.
+#[cfg(test)]
+pub(crate) fn unsealed(mut file: Vec<u8>) -> Vec<u8> {
+    let at = file.windows(SEAL.len()).position(|w| w == SEAL).unwrap();
+    let sync = file[at..at + 16].to_vec();
+    while let Some(at) = file.windows(16).position(|w| w == sync) {
+        file[at..at + 16].copy_from_slice(&[7; 16]);
+    }
+    file
 }
 
 fn compress(compression: Compression, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
@@ -288,9 +365,28 @@ mod tests {
             for at in (0..bytes.len()).step_by(5) {
                 let mut changed = bytes.clone();
                 changed[at] ^= 0x55;
-                let _ = rows(&changed);
+                assert!(rows(&changed).is_err(), "byte {at} of a file of ours");
             }
         }
+    }
+
+    #[test]
+    fn a_file_in_place_of_another_is_refused_and_one_without_name_fits_everywhere() {
+        let schema = r#"{"type":"record","name":"r","fields":[]}"#;
+        let sealed = |name| Writer::new(schema, Compression::None).finish_as(name).unwrap();
+        assert!(Reader::new("t/manifest/m-1", &sealed("m-1")).is_ok());
+        let error = Reader::new("t/manifest/m-2", &sealed("m-1")).err().unwrap().to_string();
+        assert!(error.contains("another file's content"), "{error}");
+        assert!(Reader::new("t/manifest/m-2", &sealed("")).is_ok());
+    }
+
+    #[test]
+    fn sync_marks_of_other_engines_are_taken_as_they_are() {
+        let mut foreign = unsealed(file(Compression::None));
+        assert_eq!(rows(&foreign).unwrap(), 300);
+        let at = foreign.len() - 100;
+        foreign[at] ^= 1;
+        assert_eq!(rows(&foreign).unwrap(), 300, "nobody can tell");
     }
 
     #[test]
@@ -309,6 +405,8 @@ mod tests {
         let at = bytes.windows(9).position(|w| w == b"zstandard").unwrap();
         let mut other = bytes;
         other[at..at + 9].copy_from_slice(b"brotli123");
+        let mark = other.windows(8).position(|w| w == SEAL).unwrap();
+        other[mark] = b'S';
         assert!(Reader::new("m", &other).err().unwrap().to_string().contains("codec `brotli123`"));
     }
 }

@@ -21,6 +21,11 @@ impl<'a> Cursor<'a> {
         Self { rest: bytes }
     }
 
+    /// What is still to be read.
+    pub(crate) const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     pub(crate) const fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }

@@ -248,21 +248,23 @@ fn check(file: &DataFileMeta) -> std::result::Result<(), Fault> {
     Ok(())
 }
 
-/// Writes a manifest: entries in the order given (a DELETE before the ADD of the same file), zstandard.
+/// Writes a manifest: entries in the order given (a DELETE before the ADD of the same file), zstandard, sealed without name.
 ///
 /// # Errors
 /// Invalid when a file's description breaks a rule that readers rely on.
 pub fn encode_manifest<'e>(entries: impl IntoIterator<Item = &'e ManifestEntry>) -> Result<Vec<u8>> {
-    encode_manifest_with(entries, Compression::Zstandard)
+    encode_manifest_with(entries, Compression::Zstandard, "")
 }
 
-/// [`encode_manifest`] with the compression of option `manifest.compression`.
+/// [`encode_manifest`] with the compression of option `manifest.compression`, for an object of this `name` (without path): under another one it
+/// is refused.
 ///
 /// # Errors
 /// As [`encode_manifest`].
 pub fn encode_manifest_with<'e>(
     entries: impl IntoIterator<Item = &'e ManifestEntry>,
     compression: Compression,
+    name: &str,
 ) -> Result<Vec<u8>> {
     let mut writer = Writer::new(MANIFEST_SCHEMA, compression);
     for entry in entries {
@@ -270,7 +272,7 @@ pub fn encode_manifest_with<'e>(
             .map_err(|fault| FormatError::invalid(format!("data file {:.100}", entry.file.file_name), fault))?;
         writer.row(|out| put_entry(out, entry))?;
     }
-    writer.finish()
+    writer.finish_as(name)
 }
 
 fn put_entry(out: &mut Vec<u8>, entry: &ManifestEntry) {

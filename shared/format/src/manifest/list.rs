@@ -141,28 +141,30 @@ fn check(meta: &ManifestFileMeta) -> std::result::Result<(), Fault> {
     Ok(())
 }
 
-/// Writes a manifest list in the order given (older manifests first), zstandard.
+/// Writes a manifest list in the order given (older manifests first), zstandard, sealed without name.
 ///
 /// # Errors
 /// Invalid when a row breaks a rule that readers rely on.
 pub fn encode_manifest_list<'m>(metas: impl IntoIterator<Item = &'m ManifestFileMeta>) -> Result<Vec<u8>> {
-    encode_manifest_list_with(metas, Compression::Zstandard)
+    encode_manifest_list_with(metas, Compression::Zstandard, "")
 }
 
-/// [`encode_manifest_list`] with the compression of option `manifest.compression`.
+/// [`encode_manifest_list`] with the compression of option `manifest.compression`, for an object of this `name` (without path): under another
+/// one it is refused.
 ///
 /// # Errors
 /// As [`encode_manifest_list`].
 pub fn encode_manifest_list_with<'m>(
     metas: impl IntoIterator<Item = &'m ManifestFileMeta>,
     compression: Compression,
+    name: &str,
 ) -> Result<Vec<u8>> {
     let mut writer = Writer::new(LIST_SCHEMA, compression);
     for meta in metas {
         check(meta).map_err(|fault| FormatError::invalid(format!("manifest {:.100}", meta.file_name), fault))?;
         writer.row(|out| put_meta(out, meta))?;
     }
-    writer.finish()
+    writer.finish_as(name)
 }
 
 fn put_meta(out: &mut Vec<u8>, meta: &ManifestFileMeta) {

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     avro::{
         Compression,
-        container::Writer,
+        container::{Writer, unsealed},
         cursor::{put_bytes, put_long, put_optional},
     },
     binary_row::encode_row,
@@ -74,7 +74,7 @@ fn meta(i: i64) -> ManifestFileMeta {
 fn manifest_survives_a_round_trip_with_every_codec() {
     let entries: Vec<_> = (0..1000).map(entry).collect();
     for codec in [Compression::None, Compression::Deflate, Compression::Zstandard, Compression::Snappy] {
-        let bytes = encode_manifest_with(&entries, codec).unwrap();
+        let bytes = encode_manifest_with(&entries, codec, "m").unwrap();
         assert_eq!(decode_manifest("m", &bytes).unwrap(), entries);
     }
     assert_eq!(decode_manifest("m", &encode_manifest(&[]).unwrap()).unwrap(), []);
@@ -178,7 +178,7 @@ fn foreign_file() -> Vec<u8> {
             put_long(out, 0);
         })
         .unwrap();
-    writer.finish().unwrap()
+    unsealed(writer.finish().unwrap())
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn layouts_that_java_refuses_are_refused() {
 fn damaged_values_name_row_and_field() {
     let damage = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut writer = Writer::new(layout::MANIFEST_SCHEMA, Compression::None);
-        let whole = decode_block(&encode_manifest_with(&[entry(1)], Compression::None).unwrap());
+        let whole = decode_block(&encode_manifest_with(&[entry(1)], Compression::None, "").unwrap());
         writer
             .row(|out| {
                 out.extend_from_slice(&whole);
@@ -317,7 +317,9 @@ proptest! {
     #[test]
     fn changed_bytes_never_panic(at in any::<prop::sample::Index>(), byte in any::<u8>(), length in 1_usize..9) {
         let entries: Vec<_> = (0..5).map(entry).collect();
-        for mut file in [encode_manifest_with(&entries, Compression::None).unwrap(), foreign_file(), encode_manifest_list(&[meta(0)]).unwrap()] {
+        let ours = [encode_manifest_with(&entries, Compression::None, "").unwrap(), encode_manifest_list(&[meta(0)]).unwrap()];
+        let foreign = ours.clone().map(unsealed);
+        for mut file in ours.into_iter().chain(foreign).chain([foreign_file()]) {
             let at = at.index(file.len());
             let end = file.len().min(at + length);
             file[at..end].fill(byte);

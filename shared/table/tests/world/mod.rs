@@ -38,14 +38,20 @@ pub struct World {
 }
 
 pub async fn world(partition: bool, options: &[(&str, &str)]) -> World {
+    world_of(partition, options, 7).await
+}
+
+/// A world whose ids come from a seed of its own.
+pub async fn world_of(partition: bool, options: &[(&str, &str)], seed: u64) -> World {
     let clock = Arc::new(ManualClock::new(START));
     let ports = Ports {
         objects: Arc::new(MemoryObjectStore::with_clock("lake", clock.clone())),
         items: Arc::new(MemoryItemStore::new()),
         clock: clock.clone(),
-        ids: Arc::new(SeededIds::new(7)),
+        ids: Arc::new(SeededIds::new(seed)),
     };
-    let at = TableRef::new("wh", "demo.orders".parse().unwrap());
+    let name = if seed == 7 { "demo.orders" } else { "demo.others" };
+    let at = TableRef::new("wh", name.parse().unwrap());
     let table = new_table(partition, options);
     catalog::create(&ports, &at, &table).await.unwrap();
     let decoder = DecoderConfig { format: Format::Json, op_field: Some("op".into()), ..DecoderConfig::default() };

@@ -430,7 +430,7 @@ fn bare_warehouse_that_lost_its_newest_snapshot_takes_no_commit() {
     change.files = inputs.iter().map(fixture::delete).collect();
     let before = world.objects.len();
     let error = world.run(commit(&context, change.clone())).unwrap().unwrap_err().to_string();
-    assert!(error.contains("LATEST") && error.contains("snapshot 3"), "{error}");
+    assert!(error.contains("LATEST") && error.contains("snapshot-3"), "{error}");
     assert_eq!(world.objects.len(), before, "nothing was written");
     world.objects.insert(context.location.snapshot(SnapshotId(3)), snapshot);
     world.ok(commit(&context, change));
