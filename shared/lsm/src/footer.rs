@@ -3,17 +3,21 @@
 //! Above: `reader`. The decoder believes how many children a group of the schema claims and follows them by recursion: a damaged footer of some
 //! bytes would end the process (memory, or stack), and not in a panic that could be caught. Thrift's compact form, parquet.thrift's `FileMetaData`.
 //! Invariants: 1. a schema that passes has no group with more children than there are elements behind it, and is at most [`DEPTH_MAX`] deep; 2. nothing is
-//! allocated but one number for each open group; 3. what is not a schema is left to the decoder, which refuses it in its own words.
+//! allocated but one number for each open group; 3. the decoder goes by the numbers of fields and not by their types, so that a field of another type would be
+//! read as other bytes than here: such a footer is refused. Only what stands before the end of the schema is looked at: one schema is read, the first.
 
 /// Deepest schema: 32 levels of nested types, each of up to three groups.
 const DEPTH_MAX: usize = 128;
 /// Deepest value that is skipped: Parquet's own structures have five.
 const SKIP_DEPTH_MAX: usize = 32;
+const VERSION: i16 = 1;
 const SCHEMA: i16 = 2;
 const NUM_CHILDREN: i16 = 5;
+const LOGICAL_TYPE: i16 = 10;
 
 /// Why a footer must not be decoded.
 type Fault = &'static str;
+const OTHER_TYPE: Fault = "its schema has a field of another type than Parquet's";
 const SHORT: Fault = "its footer ends early";
 
 /// Looks through the bytes between the data and the length of the footer.
@@ -25,13 +29,13 @@ pub(crate) fn check(footer: &[u8]) -> Result<(), Fault> {
     let mut last = 0;
     while let Some((id, kind)) = cursor.field(last)? {
         last = id;
-        if id == SCHEMA && kind == kinds::LIST {
-            check_schema(&mut cursor)?;
-        } else {
-            cursor.skip(kind, 0)?;
+        match (id, kind) {
+            (VERSION, kinds::I32) => cursor.skip(kind, 0)?,
+            (SCHEMA, kinds::LIST) => return check_schema(&mut cursor),
+            _ => break,
         }
     }
-    Ok(())
+    Err("its footer does not begin with version and schema")
 }
 
 fn check_schema(cursor: &mut Cursor<'_>) -> Result<(), Fault> {
@@ -68,17 +72,65 @@ fn num_children(cursor: &mut Cursor<'_>) -> Result<u64, Fault> {
     let (mut last, mut children) = (0, 0);
     while let Some((id, kind)) = cursor.field(last)? {
         last = id;
-        if id == NUM_CHILDREN && kind == kinds::I32 {
-            let zigzag = cursor.varint()?;
-            if zigzag & 1 == 1 {
-                return Err("its schema has a group of a negative number of children");
+        match (id, kind) {
+            (NUM_CHILDREN, kinds::I32) => {
+                let zigzag = cursor.varint()?;
+                if zigzag & 1 == 1 {
+                    return Err("its schema has a group of a negative number of children");
+                }
+                children = zigzag >> 1;
             }
-            children = zigzag >> 1;
-        } else {
-            cursor.skip(kind, 0)?;
+            (LOGICAL_TYPE, kinds::STRUCT) => skip_logical_type(cursor)?,
+            // type, type_length, repetition_type, converted_type, scale, precision, field_id
+            (1..=3 | 6..=9, kinds::I32) | (4, kinds::BINARY) | (11.., _) => cursor.skip(kind, 0)?,
+            _ => return Err(OTHER_TYPE),
         }
     }
     Ok(children)
+}
+
+/// A union of structures, none of which has another one inside but for the unit of times.
+fn skip_logical_type(cursor: &mut Cursor<'_>) -> Result<(), Fault> {
+    let mut last = 0;
+    while let Some((of, kind)) = cursor.field(last)? {
+        last = of;
+        if kind != kinds::STRUCT {
+            return Err(OTHER_TYPE);
+        }
+        let mut last = 0;
+        while let Some((id, kind)) = cursor.field(last)? {
+            last = id;
+            let right = match (of, id) {
+                // DECIMAL: scale, precision; INTEGER: bits, signed; VARIANT: version; GEOMETRY, GEOGRAPHY: system, algorithm.
+                (5, 1 | 2) | (18, 2) => kind == kinds::I32,
+                (7 | 8, 1) | (10, 2) => kind == kinds::TRUE || kind == kinds::FALSE,
+                (10, 1) | (16, 1) => kind == kinds::I8,
+                (17 | 18, 1) => kind == kinds::BINARY,
+                (7 | 8, 2) => {
+                    skip_unit(cursor)?;
+                    continue;
+                }
+                _ => false,
+            };
+            if !right {
+                return Err(OTHER_TYPE);
+            }
+            cursor.skip(kind, 0)?;
+        }
+    }
+    Ok(())
+}
+
+/// TIME and TIMESTAMP: a union of empty structures.
+fn skip_unit(cursor: &mut Cursor<'_>) -> Result<(), Fault> {
+    let mut last = 0;
+    while let Some((id, kind)) = cursor.field(last)? {
+        last = id;
+        if kind != kinds::STRUCT || cursor.field(0)?.is_some() {
+            return Err(OTHER_TYPE);
+        }
+    }
+    Ok(())
 }
 
 /// Types of Thrift's compact form.
@@ -247,18 +299,32 @@ mod tests {
         }
     }
 
+    /// Found by fuzzing: the decoder takes a number of children of any type, and what is skipped here as something else.
+    #[test]
+    fn fields_of_another_type_than_parquets_are_refused() {
+        let mut other = footer(&[3, 0, 2, 0, 0, 0]);
+        let at = other.windows(2).position(|pair| pair == [b'x', 0x15]).unwrap() + 1;
+        for kind in [kinds::I16, kinds::I64, kinds::BINARY, kinds::STRUCT, kinds::TRUE] {
+            other[at] = 0x10 | kind;
+            assert_eq!(check(&other), Err(OTHER_TYPE), "{kind}");
+        }
+        assert!(check(&[0x25, 2, 0x19, 0x0c, 0]).unwrap_err().contains("does not begin"));
+    }
+
     #[test]
     fn a_schema_of_endless_depth_is_refused_before_it_takes_the_stack() {
         let deep: Vec<u32> = [vec![1; 1_000_000], vec![0]].concat();
         assert!(check(&footer(&deep)).unwrap_err().contains("too deep"));
         // A structure in a structure in a field that nobody knows.
-        assert!(check(&[0x9c; 1_000]).is_err());
+        let unknown = [&[0x15, 2, 0x19, 0x1c, 0xbc][..], &[0x1c; 1_000]].concat();
+        assert!(check(&unknown).unwrap_err().contains("too deep"));
     }
 
     #[test]
     fn cut_footers_are_refused() {
         let whole = footer(&[3, 0, 2, 0, 0, 0]);
-        for end in 0..whole.len() {
+        // Behind the schema stand three bytes that the decoder looks at alone.
+        for end in 0..whole.len() - 3 {
             assert!(check(&whole[..end]).is_err(), "{end}");
         }
     }
