@@ -177,7 +177,7 @@ fn pointer(bytes: &[u8]) -> Outcome {
 }
 
 fn checkpoints(bytes: &[u8]) -> Outcome {
-    let _ = Checkpoints::unpack_others(bytes);
+    let _ = Checkpoints::unpack_others("checkpoints", bytes);
     let first = Checkpoints::unpack(bytes, None);
     if let Ok(first) = &first {
         let _ = (first.all(), first.overflows());
