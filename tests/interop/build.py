@@ -54,6 +54,35 @@ def java(*flags: str, version: str = "2.0.0") -> list[str]:
     return ["java", *flags, "-Duser.timezone=UTC", "-cp", f"{classes}:{lib}/*", "Peer"]
 
 
+# What Spark needs opened of Java 17's modules.
+OPENED = ("java.lang", "java.lang.invoke", "java.lang.reflect", "java.io", "java.net", "java.nio", "java.util", "java.util.concurrent",
+          "java.util.concurrent.atomic", "sun.nio.ch", "sun.nio.cs", "sun.security.action", "sun.util.calendar")
+
+
+def spark(*flags: str) -> list[str]:
+    """How the Spark peer is started, but for its arguments."""
+    return _sql_peer("spark", "SparkPeer", [], *flags)
+
+
+def flink(*flags: str) -> list[str]:
+    """How the Flink peer is started, but for its arguments. Its connector is the jar of the Java peer."""
+    java()
+    return _sql_peer("flink", "FlinkPeer", [OWN / "java-2.0.0/lib"], *flags)
+
+
+def _sql_peer(engine: str, peer: str, libraries: list[Path], *flags: str) -> list[str]:
+    lib, classes, sources = OWN / engine / "lib", OWN / engine / "classes", [HERE / "engines/SqlPeer.java", HERE / f"engines/{engine}/{peer}.java"]
+    classes.mkdir(parents=True, exist_ok=True)
+    if not _newer(lib / "complete", HERE / f"engines/{engine}/pom.xml"):
+        command(f"fetching {engine}", ["mvn", "-q", "-B", "-f", str(HERE / f"engines/{engine}/pom.xml"), f"-Dlib={lib}", "initialize"], ROOT)
+        (lib / "complete").touch()
+    jars = ":".join(f"{folder}/*" for folder in (lib, *libraries))
+    if not all(_newer(classes / f"{peer}.class", source) for source in sources):
+        command(f"compiling the {engine} peer", ["javac", "-nowarn", "-encoding", "UTF-8", "-d", str(classes), "-cp", jars, *map(str, sources)], ROOT)
+    opened = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in OPENED]
+    return ["java", *flags, *opened, "-Duser.timezone=UTC", "-cp", f"{classes}:{jars}", peer]
+
+
 def paimon_rust(*flags: str) -> Path:
     """The peer of the `paimon` crate."""
     target = OWN / "paimon-rust"

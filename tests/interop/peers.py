@@ -7,6 +7,7 @@ compacts those of others, as a user would.
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import subprocess
 import threading
@@ -104,7 +105,8 @@ class Process:
         return answer
 
     def close(self) -> None:
-        self.child.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it may have ended on its own
+            self.child.stdin.close()
         try:
             self.child.wait(10)
         except subprocess.TimeoutExpired:
