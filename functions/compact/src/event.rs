@@ -64,7 +64,8 @@ impl S3Object {
         let mut rest = self.key.as_bytes();
         while let Some((&first, after)) = rest.split_first() {
             let escaped = match (first, after) {
-                (b'%', [high, low, ..]) => {
+                // The number parser alone would take `+f`.
+                (b'%', [high, low, ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
                     std::str::from_utf8(&[*high, *low]).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok())
                 }
                 _ => None,
@@ -94,6 +95,7 @@ mod tests {
         assert_eq!(key("a/dt%3D2026-01-01/b+c%2B.json"), "a/dt=2026-01-01/b c+.json");
         assert_eq!(key("100%"), "100%");
         assert_eq!(key("%C3%A9"), "é");
+        assert_eq!(key("%+f"), "% f");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod checksum;
 pub mod compact;
 mod conform;
 pub mod error;
+mod footer;
 pub mod keys;
 pub mod layout;
 pub mod levels;

@@ -34,6 +34,7 @@ use crate::{
     checksum,
     conform::conform,
     error::LsmError,
+    footer,
     keys::{KeyColumns, KeyEncoder},
     layout::{FileLayout, KEY_PREFIX, SEQUENCE_NUMBER, VALUE_KIND},
     rows::nulls,
@@ -110,7 +111,11 @@ fn open_as<R: ChunkReader + 'static>(
             remedy: "let its own engine rewrite it with file.format=parquet and no file.format.per.level".to_owned(),
         });
     }
-    footer_length(&source, object)?;
+    let length = footer_length(&source, object)?;
+    let bytes = usize::try_from(length).unwrap_or(usize::MAX);
+    let bytes =
+        source.get_bytes(source.len().saturating_sub(8 + length), bytes).map_err(|e| LsmError::read(object, &e))?;
+    footer::check(&bytes).map_err(|fault| LsmError::corrupt(object, fault))?;
     let options =
         ArrowReaderOptions::new().with_skip_arrow_metadata(true).with_page_index_policy(PageIndexPolicy::Skip);
     let builder = guarded(object, || ParquetRecordBatchReaderBuilder::try_new_with_options(source, options))?

@@ -92,9 +92,10 @@ impl CompactTask {
     /// When the hex is not.
     pub fn partition_row(&self) -> Result<StoredRow> {
         let byte = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|text| u8::from_str_radix(text, 16).ok());
-        let even = self.partition.len().is_multiple_of(2);
+        // The number parser alone would take `+f`.
+        let plain = self.partition.len().is_multiple_of(2) && self.partition.bytes().all(|b| b.is_ascii_hexdigit());
         let bytes: Option<Vec<u8>> = self.partition.as_bytes().chunks(2).map(byte).collect();
-        match bytes.filter(|_| even) {
+        match bytes.filter(|_| plain) {
             Some(bytes) => Ok(StoredRow { arity: self.partition_arity, bytes }),
             None => Err(TableError::invalid(format!("task for {}: `partition` is not hex", self.table))),
         }

@@ -163,10 +163,9 @@ pub fn parse_value(text: &str, data_type: &DataType) -> Result<Value, String> {
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let bytes = text.as_bytes();
-    bytes
-        .len()
-        .is_multiple_of(2)
-        .then(|| bytes.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect())?
+    // The number parser alone would take `+f`.
+    let plain = bytes.len().is_multiple_of(2) && bytes.iter().all(u8::is_ascii_hexdigit);
+    plain.then(|| bytes.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect())?
 }
 
 fn parse_decimal(text: &str, scale: u8) -> Option<i128> {
@@ -181,12 +180,18 @@ fn parse_decimal(text: &str, scale: u8) -> Option<i128> {
     Some(if negative { -unscaled } else { unscaled })
 }
 
+/// No type reaches further: milliseconds in 64 bits end 292 million years from 1970.
+const YEAR_MAX: i64 = 300_000_000;
+
 fn parse_date(text: &str) -> Option<i64> {
     let (negative, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let mut parts = rest.splitn(3, '-').map(|p| p.parse::<i64>().ok());
     let (y, m, d) = (parts.next()??, parts.next()??, parts.next()??);
+    if !(0..=YEAR_MAX).contains(&y) || !(1..=12).contains(&m) || !(1..=31).contains(&d) {
+        return None;
+    }
     let days = days_from_civil(if negative { -y } else { y }, m, d);
-    ((1..=12).contains(&m) && d >= 1 && civil_from_days(days).1 == m).then_some(days)
+    (civil_from_days(days).1 == m).then_some(days)
 }
 
 /// Nanoseconds of the day.
@@ -201,8 +206,8 @@ fn parse_time(text: &str) -> Option<i64> {
         }
         _ => return None,
     };
-    ((0..24).contains(&h) && (0..60).contains(&m) && (0..60).contains(&s))
-        .then_some(((h * 60 + m) * 60 + s) * 1_000_000_000 + nanos)
+    let on_the_clock = (0..24).contains(&h) && (0..60).contains(&m) && (0..60).contains(&s);
+    on_the_clock.then(|| ((h * 60 + m) * 60 + s) * 1_000_000_000 + nanos)
 }
 
 fn parse_timestamp(text: &str) -> Option<Value> {
@@ -219,6 +224,24 @@ mod tests {
 
     fn of(kind: TypeKind) -> DataType {
         DataType { kind, nullable: true }
+    }
+
+    /// Found by fuzzing: multiplied before the range was looked at.
+    #[test]
+    fn dates_and_clocks_of_impossible_size_are_refused() {
+        for (text, kind) in [
+            ("5:9223372036854775807", TypeKind::Time(3)),
+            ("9223372036854775807:0:0", TypeKind::Time(3)),
+            ("9,-1-1T9.9999", TypeKind::Timestamp(9)),
+            ("9223372036854775807-01-01", TypeKind::Date),
+            ("-9223372036854775807-01-01T00:00:00", TypeKind::Timestamp(3)),
+            ("2024-9223372036854775807-01", TypeKind::Date),
+            ("2024-01-9223372036854775807", TypeKind::Date),
+            ("2024-01--1", TypeKind::Date),
+            ("+f", TypeKind::VarBinary(1)),
+        ] {
+            assert!(parse_value(text, &of(kind)).is_err(), "{text}");
+        }
     }
 
     #[test]
