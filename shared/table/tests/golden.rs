@@ -9,7 +9,6 @@ use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 use siltstone_commit::context::Authority;
 use siltstone_format::{
-    id::SnapshotId,
     options::Purpose,
     types::{DataType, TypeKind},
     value::Value,
@@ -47,7 +46,7 @@ async fn open(name: &str) -> Result<Table, TableError> {
 /// Rows and the digest of their canonical lines.
 async fn read(table: &Table, snapshot: Option<i64>) -> (u64, String) {
     let types: Vec<DataType> = table.schema.fields.iter().map(|f| f.data_type.clone()).collect();
-    let request = ScanRequest { snapshot: snapshot.map(SnapshotId), ..ScanRequest::default() };
+    let request = ScanRequest { version: snapshot.into(), ..ScanRequest::default() };
     let mut lines = Vec::new();
     scan(table, &request, |row| {
         lines.push(list(row.values.iter().zip(&types).map(|(value, t)| cell(value, t))));
