@@ -116,6 +116,8 @@ def maintained(made: Table, engine: str) -> Callable:
         for reader in ("spark", "flink"):
             run.same(f"tag in the end: {reader}", run.engines[reader].read(made, tag="kept"), kept, made)
         run.compacted(run.siltstone.compact(made))
+        # Our commits have merged the manifests that Spark's old connector wrote.
+        run.limits.pop("pypaimon", None)
         ours.check("our last compaction", FILTERS)
     return story
 
