@@ -108,11 +108,15 @@ def normal(cell, t: Type):
 
 def line(cells: list, types: list[Type]) -> str:
     """The one text of a row: what the peers of Java and Siltstone write, too."""
-    return _text([normal(c, t) for c, t in zip(cells, types, strict=True)])
+    return _text([c if c is None or not t.inner else normal(c, t) for c, t in zip(cells, types, strict=True)])
+
+
+# Kept, since millions of rows are written in a long run, and `json.dumps` would make one up for each.
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 
 
 def _text(cell) -> str:
-    return json.dumps(cell, separators=(",", ":"), ensure_ascii=False)
+    return _encode(cell)
 
 
 def digest(lines: list[str]) -> str:

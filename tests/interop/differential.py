@@ -17,7 +17,7 @@ import histories
 import limits
 import peers
 from histories import History, Step
-from oracle import Oracle, accepts
+from oracle import Oracle, accepting
 
 READERS = ("siltstone", "java-2.0.0", "java-1.4.2", "pypaimon", "paimon-rust")
 OPERATORS = ("=", ">=", "<")
@@ -271,14 +271,16 @@ class World:
     def lines(self, reader: str, view: peers.View) -> list[str]:
         """What an engine reads, sorted. What it leaves to its caller to filter is filtered here: what counts is that no row is missing."""
         if view.where and view.columns is None:
-            return sorted(line for line in self.engines[reader].lines(self.table, view) if accepts(self.table, json.loads(line), view.where))
+            accepted = accepting(self.table, view.where)
+            return sorted(line for line in self.engines[reader].lines(self.table, view) if accepted(json.loads(line)))
         if view.where:
             # The column of the condition is read too, for the same reason.
             column, wanted = view.where[0], view.columns
             read = wanted if column in wanted else (*wanted, column)
             rows = [json.loads(line) for line in self.engines[reader].lines(self.table, replace(view, columns=read))]
             table = self.table.project(read)
-            return sorted(canon.line(row[:len(wanted)], table.types[:len(wanted)]) for row in rows if accepts(table, row, view.where))
+            accepted, types = accepting(table, view.where), table.types[:len(wanted)]
+            return sorted(canon.line(row[:len(wanted)], types) for row in rows if accepted(row))
         return sorted(self.engines[reader].lines(self.table, view))
 
     def others(self, reader: str, view: peers.View, expected: list[str]) -> str:

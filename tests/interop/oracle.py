@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import struct
 from dataclasses import dataclass, replace
 
@@ -59,8 +60,10 @@ class Oracle:
         """The rows of a condition, or some columns of them."""
         table = self.table if columns is None else self.table.project(columns)
         places = [self.table.index(name) for name, _ in table.columns]
-        kept = [v.cells for v in self.alive() if where is None or accepts(self.table, v.cells, where)]
-        return sorted(canon.line([cells[i] for i in places], table.types) for cells in kept)
+        accepted = (lambda cells: True) if where is None else accepting(self.table, where)
+        kept = [v.cells for v in self.alive() if accepted(v.cells)]
+        types = table.types
+        return sorted(canon.line([cells[i] for i in places], types) for cells in kept)
 
     def alter(self, change: list) -> None:
         """One change of the schema, as `Java.alter` takes it, with types as canon.Type."""
@@ -103,10 +106,9 @@ def widened(cell, old: canon.Type, new: canon.Type):
     return cell
 
 
-def accepts(table: Table, cells: list, where: tuple) -> bool:
-    column, operator, literal = where
-    cell, t = cells[table.index(column)], dict(table.columns)[column]
-    if cell is None:
-        return False
-    a, b = canon.comparable(cell, t), canon.comparable(literal, t)
-    return {"=": a == b, ">=": a >= b, "<": a < b}[operator]
+def accepting(table: Table, where: tuple):
+    """What says of a row's cells whether they meet a condition."""
+    column, name, literal = where
+    place, t = table.index(column), dict(table.columns)[column]
+    compare, wanted = {"=": operator.eq, ">=": operator.ge, "<": operator.lt}[name], canon.comparable(literal, t)
+    return lambda cells: cells[place] is not None and compare(canon.comparable(cells[place], t), wanted)

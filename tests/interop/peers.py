@@ -12,6 +12,7 @@ import json
 import subprocess
 import threading
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,7 +36,7 @@ class Table:
     partition: tuple[str, ...] = ()
     options: tuple[tuple[str, str], ...] = (("bucket", "1"),)
 
-    @property
+    @cached_property
     def types(self) -> list[canon.Type]:
         return [t for _, t in self.columns]
 
@@ -44,12 +45,20 @@ class Table:
         types = dict(self.columns)
         return replace(self, columns=tuple((name, types[name]) for name in columns))
 
+    @cached_property
+    def places(self) -> dict[str, int]:
+        return {name: place for place, (name, _) in enumerate(self.columns)}
+
     def index(self, column: str) -> int:
-        return [name for name, _ in self.columns].index(column)
+        return self.places[column]
+
+    @cached_property
+    def key_places(self) -> list[int]:
+        return [self.index(c) for c in self.primary]
 
     def key(self, cells: list) -> str:
         """The primary key as text."""
-        return json.dumps([cells[self.index(c)] for c in self.primary])
+        return json.dumps([cells[i] for i in self.key_places])
 
     def json(self) -> dict:
         return {"table": self.name, "columns": [[name, t.json()] for name, t in self.columns], "partition_keys": self.partition,
@@ -176,7 +185,8 @@ class Siltstone:
         if view.columns is None:
             return rows
         places = [table.index(name) for name in view.columns]
-        return [canon.line([row[i] for i in places], table.project(view.columns).types) for row in map(json.loads, rows)]
+        types = table.project(view.columns).types
+        return [canon.line([row[i] for i in places], types) for row in map(json.loads, rows)]
 
     def encode(self, types: list[canon.Type], rows: list[list], buckets: list[int]) -> list[dict]:
         """BinaryRow bytes, hash and buckets of rows."""
@@ -375,7 +385,8 @@ def at(snapshot: int | None) -> dict[str, str]:
 
 def lines_of(data: pa.Table, table: Table, view: View) -> list[str]:
     read = table if view.columns is None else table.project(view.columns)
-    return [canon.line(row, read.types) for row in rows_of(data, read)]
+    types = read.types
+    return [canon.line(row, types) for row in rows_of(data, read)]
 
 
 def rows_of(data: pa.Table, table: Table) -> list[list]:

@@ -9,7 +9,7 @@ import canon
 import histories
 import limits
 from canon import parse
-from oracle import Oracle, accepts
+from oracle import Oracle, accepting
 from peers import Table
 
 
@@ -74,8 +74,8 @@ class TheOracle(unittest.TestCase):
 
     def test_conditions_compare_numbers_as_numbers_and_never_accept_null(self) -> None:
         made = table({"k": "INT", "d": "DECIMAL(9, 2)"})
-        self.assertTrue(accepts(made, [1, "10.00"], ("d", ">=", "9.50")))
-        self.assertFalse(accepts(made, [1, None], ("d", "<", "9.50")))
+        self.assertTrue(accepting(made, ("d", ">=", "9.50"))([1, "10.00"]))
+        self.assertFalse(accepting(made, ("d", "<", "9.50"))([1, None]))
 
 
 class Limits(unittest.TestCase):

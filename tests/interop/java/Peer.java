@@ -528,18 +528,10 @@ public class Peer {
     }
 
     private static String hex(byte[] bytes) {
-        StringBuilder text = new StringBuilder();
-        for (byte b : bytes) {
-            text.append(String.format("%02x", b));
-        }
-        return text.toString();
+        return HexFormat.of().formatHex(bytes);
     }
 
     private static byte[] unhex(String text) {
-        byte[] bytes = new byte[text.length() / 2];
-        for (int i = 0; i < bytes.length; i++) {
-            bytes[i] = (byte) Integer.parseInt(text.substring(2 * i, 2 * i + 2), 16);
-        }
-        return bytes;
+        return HexFormat.of().parseHex(text);
     }
 }
