@@ -48,7 +48,8 @@ OPTIONS = {
     "num-levels": ("3", "4"), "num-sorted-run.compaction-trigger": ("2", "3"), "data-file.thin-mode": ("true",),
     "changelog-producer": ("input",), "changelog-file.prefix": ("log-",), "parquet.block.size": ("20000",), "parquet.page.size": ("2000",),
     "manifest.full-compaction-threshold-size": ("1 kb",), "compaction.size-ratio": ("50",),
-    "compaction.max-size-amplification-percent": ("50",), "write-only": ("true",),
+    "compaction.max-size-amplification-percent": ("50",), "write-only": ("true",), "ignore-delete": ("true",),
+    "ignore-update-before": ("true",),
 }
 
 
@@ -125,6 +126,9 @@ def draw_table(rng: random.Random, creator: str, name: str) -> Table:
         options["sequence.field"] = ",".join(names)
         if rng.random() < 0.2:
             options["sequence.field.sort-order"] = "descending"
+    if rng.random() < 0.08:
+        columns["row_kind"] = required("STRING")
+        options["rowkind.field"] = "row_kind"
     wanted = 60 if rng.random() < 0.04 else rng.randrange(2, 9)
     for n in range(wanted):
         columns[f"v{n}"] = draw_type(rng, plain, 0.12 if wanted < 20 else 0.0)
@@ -206,7 +210,7 @@ class Rows:
         self.oracle, self.table, self.rng = oracle, oracle.table, rng
         self.keys = [[key[names[c]] for c in self.table.primary] for key in pool]
         self.key_places = [self.table.index(c) for c in self.table.primary]
-        self.sequence = oracle.sequence
+        self.sequence, self.kind = oracle.sequence, oracle.kind_place
         self.falling = dict(self.table.options).get("sequence.field.sort-order") == "descending"
 
     def fill(self) -> list[tuple[str, list]]:
@@ -226,7 +230,7 @@ class Rows:
             elif not inserts_only and self.rng.random() < 0.15:
                 before = self.oracle.newest.get(self.key_text(key))
                 if before is not None and before.alive and not self.sequence:
-                    rows.append(("-U", before.cells))
+                    rows.append(("-U", self.named("-U", list(before.cells))))
                 rows.append(self.put("+U", key))
             else:
                 rows.append(self.put("+I", key))
@@ -244,8 +248,14 @@ class Rows:
             cells[place] = cell
         if self.sequence:
             self.number(cells)
-        self.oracle.write(kind, cells)
+        self.oracle.write(kind, self.named(kind, cells))
         return kind, cells
+
+    def named(self, kind: str, cells: list) -> list:
+        """The cells with their kind in the column that tells it, where there is one."""
+        if self.kind is not None:
+            cells[self.kind] = kind
+        return cells
 
     def number(self, cells: list) -> None:
         """Values of `sequence.field`: mostly rising, a fifth of them too old to win. Where the newest version is a delete, a compaction may have

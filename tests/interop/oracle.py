@@ -24,7 +24,8 @@ class Version:
 
 
 class Oracle:
-    """The rows of a table. A later row wins, or by `sequence.field` the one with the better values, and of equals the later one."""
+    """The rows of a table. A later row wins, or by `sequence.field` the one with the better values, and of equals the later one. With
+    `ignore-delete` rows that take something away are none."""
 
     def __init__(self, table: Table) -> None:
         self.table, self.newest, self.written = table, {}, 0
@@ -33,6 +34,12 @@ class Oracle:
     def sequence(self) -> list[str]:
         return [name for name in dict(self.table.options).get("sequence.field", "").split(",") if name]
 
+    @property
+    def kind_place(self) -> int | None:
+        """Of the column that tells a row's kind."""
+        name = dict(self.table.options).get("rowkind.field")
+        return None if name is None else self.table.index(name)
+
     def order(self, cells: list) -> tuple:
         """What decides between versions of a key, but for the time of writing."""
         falling = dict(self.table.options).get("sequence.field.sort-order") == "descending"
@@ -40,6 +47,8 @@ class Oracle:
 
     def write(self, kind: str, cells: list) -> None:
         self.written += 1
+        if kind in RETRACTIONS and dict(self.table.options).get("ignore-delete") == "true":
+            return
         key, order = self.table.key(cells), (*self.order(cells), self.written)
         before = self.newest.get(key)
         if before is None or order > before.order:

@@ -150,14 +150,18 @@ class Siltstone:
         self.process.ask(verb="create", **table.json())
 
     def write(self, table: Table, rows: list[tuple[str, list]]) -> None:
-        """One batch of plain-JSON records. A delete has the key alone when its values are nobody's business."""
-        path, every = self.scratch.file("jsonl"), "sequence.field" in dict(table.options)
+        """One batch of plain-JSON records. A delete has the key alone when its values are nobody's business. Where a column tells the
+        kind, nothing else does."""
+        path, options = self.scratch.file("jsonl"), dict(table.options)
+        every, told = "sequence.field" in options, "rowkind.field" in options
         with path.open("w") as out:
             for place, (kind, cells) in enumerate(rows):
-                if kind == "-U":
+                if told:
+                    kept, fields = list(enumerate(table.columns)), {}
+                elif kind == "-U":
                     # A stream of upserts has no old images.
                     continue
-                if kind == "-D":
+                elif kind == "-D":
                     kept = [(i, c) for i, c in enumerate(table.columns) if c[0] in table.primary or every or place % 2]
                     fields = {"_op": "d"}
                 else:
@@ -292,7 +296,9 @@ class Java:
     def write(self, table: Table, rows: list[tuple[str, list]], **options: str) -> None:
         """One commit; `options` are dynamic table options, underscores for dots."""
         path = self.scratch.file("jsonl")
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        # Where a column tells the kind, nothing else does.
+        told = "rowkind.field" in dict(table.options)
+        path.write_text("".join(json.dumps(("+I" if told else kind, cells)) + "\n" for kind, cells in rows))
         dotted = {name.replace("_", "."): value for name, value in options.items()}
         self.process.ask(verb="write", table=table.name, rows=str(path), options=dotted)
 
@@ -353,7 +359,8 @@ class PaimonRust:
     def write(self, table: Table, rows: list[tuple[str, list]]) -> None:
         path = self.scratch.file("arrow")
         data = canon.to_arrow([cells for _, cells in rows], list(table.columns))
-        data = data.append_column(pa.field("_VALUE_KIND", pa.int8(), False), pa.array([KINDS[kind] for kind, _ in rows], pa.int8()))
+        if "rowkind.field" not in dict(table.options):
+            data = data.append_column(pa.field("_VALUE_KIND", pa.int8(), False), pa.array([KINDS[kind] for kind, _ in rows], pa.int8()))
         with pa.ipc.new_file(path, data.schema) as out:
             out.write_table(data)
         self.process.ask(verb="write", table=table.name, rows=str(path))

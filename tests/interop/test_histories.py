@@ -43,7 +43,7 @@ class Seeds(unittest.TestCase):
         tables = [histories.draw(seed).table for seed in range(600)]
         kinds = {t.kind for made in tables for t in made.types}
         self.assertLessEqual({canon.parse(t).kind for t in histories.SCALARS} | {"ARRAY", "MAP", "ROW"}, kinds)
-        self.assertLessEqual(set(histories.OPTIONS) | {"sequence.field", "bucket-key"}, {name for made in tables for name, _ in made.options})
+        self.assertLessEqual(set(histories.OPTIONS) | {"sequence.field", "bucket-key", "rowkind.field"}, {name for made in tables for name, _ in made.options})
 
 
 class TheOracle(unittest.TestCase):
@@ -52,6 +52,20 @@ class TheOracle(unittest.TestCase):
         for kind, cells in (("+I", [1, "a"]), ("+I", [2, "b"]), ("+U", [1, "c"]), ("-D", [2, None])):
             oracle.write(kind, cells)
         self.assertEqual(oracle.lines(), ['[1,"c"]'])
+
+    def test_deletes_are_none_with_ignore_delete(self) -> None:
+        oracle = Oracle(table({"k": "INT", "v": "STRING"}, **{"ignore-delete": "true"}))
+        for kind, cells in (("+I", [1, "a"]), ("-D", [1, "a"]), ("-D", [2, None])):
+            oracle.write(kind, cells)
+        self.assertEqual(oracle.lines(), ['[1,"a"]'])
+
+    def test_a_column_that_tells_the_kind_holds_it(self) -> None:
+        drawn = [histories.draw(seed) for seed in range(100)]
+        history = next(history for history in drawn if "rowkind.field" in dict(history.table.options))
+        names = {name: name for name in history.table.primary}
+        rows = histories.Rows(Oracle(history.table), histories.key_pool(history), names, random.Random(7)).batch(400, False)
+        place = history.table.index("row_kind")
+        self.assertEqual([kind for kind, _ in rows], [cells[place] for _, cells in rows])
 
     def test_a_sequence_field_decides_and_may_fall(self) -> None:
         for order, wanted in (("ascending", "[1,9]"), ("descending", "[1,3]")):

@@ -27,7 +27,7 @@ use siltstone_commit::{
     protocol,
     sequence::{Allocator, Reservation, first_of, padded},
 };
-use siltstone_decode::{Decoded, Decoder, Reject, RowChange, RowKind, quarantine::QuarantinedRecord};
+use siltstone_decode::{Decoded, Decoder, Reject, RejectCode, RowChange, RowKind, quarantine::QuarantinedRecord};
 use siltstone_format::{
     data_file::{DataFileMeta, FileSource},
     id::{Level, SequenceNumber},
@@ -87,7 +87,7 @@ pub struct IngestReport {
     pub redelivered: u64,
     /// Row changes typed.
     pub changes: u64,
-    /// Messages that carry no row, by kind.
+    /// Messages that carry no row, by kind, and changes that an option of the table leaves out, by option.
     pub ignored: BTreeMap<String, u64>,
     /// Records quarantined, by code.
     pub quarantined: BTreeMap<String, u64>,
@@ -558,12 +558,23 @@ fn type_records(
         for user in users {
             match guard.decode(&user.data, record.arrival_ms) {
                 Decoded::Changes(changes) => {
-                    for change in changes {
-                        let Some(kind) = kept_kind(table, &change) else { continue };
-                        report.changes += 1;
-                        numbers.push(allocator.next(record.arrival_ms)?.0);
-                        kinds.push(kind);
-                        rows.push(change.row);
+                    match changes.iter().map(|change| kind_of(table, change)).collect::<Result<Vec<_>, _>>() {
+                        Ok(told) => {
+                            for (kind, change) in told.into_iter().zip(changes) {
+                                if let Some(option) = dropped_by(table, kind) {
+                                    *report.ignored.entry(option.to_owned()).or_default() += 1;
+                                    continue;
+                                }
+                                report.changes += 1;
+                                numbers.push(allocator.next(record.arrival_ms)?.0);
+                                kinds.push(kind as i8);
+                                rows.push(change.row);
+                            }
+                        }
+                        Err(reject) => {
+                            *report.quarantined.entry(reject.code.to_string()).or_default() += 1;
+                            rejected.push(quarantine(user.sub_sequence, &user.data, &reject));
+                        }
                     }
                 }
                 Decoded::Ignored(kind) => *report.ignored.entry(kind.to_string()).or_default() += 1,
@@ -590,17 +601,24 @@ fn records_end(arrivals: &[i64]) -> SequenceNumber {
     arrivals.iter().max().map_or(SequenceNumber(0), |ms| first_of(*ms))
 }
 
-/// The kind that is stored, or nothing where the table's options drop the row before it is buffered.
-fn kept_kind(table: &Table, change: &RowChange) -> Option<i8> {
-    let options = &table.options;
-    let kind = match options.rowkind_field.as_ref().and_then(|name| table.schema.field_index(name)) {
-        Some(column) => match change.row.get(column) {
-            Some(Value::String(text)) => RowKind::from_short(text).unwrap_or(change.kind),
-            _ => change.kind,
-        },
-        None => change.kind,
+/// The kind of a change: what the column of `rowkind.field` says, else what the message says.
+fn kind_of(table: &Table, change: &RowChange) -> Result<RowKind, Reject> {
+    let named = table.options.rowkind_field.as_ref().and_then(|name| Some((name, table.schema.field_index(name)?)));
+    let Some((name, Some(Value::String(text)))) = named.map(|(name, place)| (name, change.row.get(place))) else {
+        return Ok(change.kind);
     };
-    let retract = matches!(kind, RowKind::Delete | RowKind::UpdateBefore);
-    let dropped = (retract && options.ignore_delete) || (kind == RowKind::UpdateBefore && options.ignore_update_before);
-    (!dropped).then_some(kind as i8)
+    RowKind::from_short(text).ok_or_else(|| Reject {
+        code: RejectCode::UnknownOperation,
+        column: Some(name.clone()),
+        detail: "the column of `rowkind.field` holds none of +I, -U, +U, -D".to_owned(),
+    })
+}
+
+/// The option of the table that leaves rows of this kind out before they are buffered.
+fn dropped_by(table: &Table, kind: RowKind) -> Option<&'static str> {
+    match kind {
+        RowKind::Delete | RowKind::UpdateBefore if table.options.ignore_delete => Some("ignore-delete"),
+        RowKind::UpdateBefore if table.options.ignore_update_before => Some("ignore-update-before"),
+        _ => None,
+    }
 }

@@ -3,6 +3,8 @@
 
 mod world;
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde_json::json;
 use siltstone_commit::protocol;
@@ -142,6 +144,37 @@ async fn bad_records_are_quarantined_once_and_the_rest_goes_through() {
     assert_eq!(world.ingest().handle(&only_bad, FAR).await.unwrap().snapshot, Some(1), "the checkpoint moves alone");
     let again = world.ingest().handle(&only_bad, FAR).await.unwrap();
     assert_eq!(again.redelivered, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_tells_the_kind_and_what_it_cannot_mean_is_quarantined() {
+    let world = world(false, &[("rowkind.field", "dt")]).await;
+    let told = |id: i64, note: &str, kind: &str| json!({"id": id, "note": note, "dt": kind});
+    let rows = [
+        told(1, "a", "+I"),
+        told(2, "b", "+U"),
+        told(1, "a", "-D"),
+        told(3, "c", "?"),
+        told(2, "b", "-U"),
+        told(2, "b2", "+U"),
+    ];
+    let report = world.ingest().handle(&batch(1, &rows), FAR).await.unwrap();
+    assert_eq!((report.changes, report.quarantined), (5, BTreeMap::from([("unknown-operation".to_owned(), 1)])));
+    assert_eq!(world.rows(None).await, pairs(&[(2, "b2")]));
+    let rejected = &quarantine::list(&world.open().await).await.unwrap()[0].reject;
+    assert_eq!(rejected.column.as_deref(), Some("dt"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletes_that_an_option_leaves_out_are_counted_and_gone() {
+    let delete = |id: i64| json!({"id": id, "op": "delete"});
+    for (option, ignored, left) in [("ignore-delete", 1, vec![(1, "a")]), ("ignore-update-before", 0, vec![])] {
+        let world = world(false, &[(option, "true")]).await;
+        let report = world.ingest().handle(&batch(1, &[row(1, "a"), delete(1)]), FAR).await.unwrap();
+        assert_eq!(report.ignored.get(option).copied().unwrap_or(0), ignored);
+        assert_eq!(report.changes + ignored, 2);
+        assert_eq!(world.rows(None).await, pairs(&left));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

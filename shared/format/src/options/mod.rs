@@ -192,6 +192,15 @@ impl TableOptions {
     }
 }
 
+/// Whether this table's deletes are no deletes (`ignore-delete`): writers leave them out, and readers pass over those that another
+/// writer stored.
+///
+/// # Errors
+/// Invalid for a value that is no boolean.
+pub fn ignores_deletes(schema: &TableSchema) -> Result<bool> {
+    ignore_delete(&OptionReader::new(&schema.options))
+}
+
 fn ignore_delete(o: &OptionReader<'_>) -> Result<bool> {
     const OLD: [&str; 4] =
         ["ignore-delete", "first-row.ignore-delete", "deduplicate.ignore-delete", "partial-update.ignore-delete"];

@@ -167,7 +167,8 @@ impl<'a> Merge<'a> {
     /// Merges `runs`, newest first (the order decides only exact ties).
     ///
     /// # Errors
-    /// [`LsmError::Unsupported`] for a merge engine without a function here; else as [`KeyEncoder::new`].
+    /// [`LsmError::Unsupported`] for a merge engine without a function here, [`LsmError::Format`] for an `ignore-delete` that is no
+    /// boolean; else as [`KeyEncoder::new`].
     pub fn new(layout: &FileLayout, runs: Vec<RunBatches<'a>>, settings: MergeSettings) -> Result<Self, LsmError> {
         function::refuse_other_engines(layout)?;
         let encoder = KeyEncoder::new(layout)?;
@@ -182,7 +183,7 @@ impl<'a> Merge<'a> {
             runs,
             encoder,
             settings,
-            function: Deduplicate::new(settings.drop_deletes),
+            function: Deduplicate::new(layout, settings.drop_deletes)?,
             output: Output::new(layout.values().clone()),
             versions: Vec::new(),
             streak: (usize::MAX, 0),

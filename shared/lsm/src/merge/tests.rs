@@ -11,7 +11,7 @@ use siltstone_format::{
 
 use super::*;
 use crate::{
-    batch::{DELETE, INSERT, UPDATE_AFTER},
+    batch::{DELETE, INSERT, UPDATE_AFTER, UPDATE_BEFORE},
     rows::{batch_of, row_at},
 };
 
@@ -126,6 +126,24 @@ fn a_delete_with_a_smaller_sequence_field_loses() {
     let newer = vec![(1, 10, DELETE, Some(5))];
     let older = vec![(1, 1, INSERT, Some(9))];
     assert_eq!(merged(&l, &[newer, older], DropDeletes::All, 8), [(1, 1, INSERT)]);
+}
+
+#[test]
+fn with_ignore_delete_a_stored_delete_hides_nothing_and_goes() {
+    let input = [
+        vec![(1, 10, DELETE, None), (2, 11, UPDATE_BEFORE, None), (3, 12, DELETE, None)],
+        vec![(1, 1, INSERT, None), (2, 2, UPDATE_AFTER, None)],
+    ];
+    for option in ["ignore-delete", "deduplicate.ignore-delete"] {
+        let l = layout("BIGINT", &[(option, "true")]);
+        for drop_deletes in [DropDeletes::Keep, DropDeletes::All] {
+            assert_eq!(merged(&l, &input, drop_deletes, 8), [(1, 1, INSERT), (2, 2, UPDATE_AFTER)], "{option}");
+        }
+        let mut merge = Merge::new(&l, runs(&l, &input, 8), MergeSettings::default()).unwrap();
+        assert_eq!(merge.by_ref().count(), 1);
+        assert_eq!(merge.dropped_deletes(), None, "nobody needs to wait for readers of what never counted");
+    }
+    assert_eq!(merged(&layout("BIGINT", &[("ignore-delete", "false")]), &input, DropDeletes::All, 8), []);
 }
 
 #[test]

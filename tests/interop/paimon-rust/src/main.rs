@@ -29,7 +29,7 @@ enum Command {
         columns: Option<Vec<String>>,
         options: HashMap<String, String>,
     },
-    /// Writes an Arrow file (columns of the table and `_VALUE_KIND`) as one commit.
+    /// Writes an Arrow file (columns of the table and, unless one of them tells the kind, `_VALUE_KIND`) as one commit.
     Write { table: String, rows: String },
 }
 

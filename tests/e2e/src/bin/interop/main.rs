@@ -192,8 +192,12 @@ impl Session {
         *next += count;
         let batch = StreamBatch { stream_arn: STREAM.to_owned(), shard: SHARD.to_owned(), records };
         let report = ingest.handle(&batch, NO_DEADLINE).await?;
-        if report.changes != count {
-            let why = format!("{count} records became {} changes: {:?}", report.changes, report.quarantined);
+        // A table may leave deletes out (`ignore-delete`).
+        if report.changes + report.ignored.values().sum::<u64>() != count {
+            let why = format!(
+                "{count} records became {} changes: {:?}, {:?}",
+                report.changes, report.ignored, report.quarantined
+            );
             return Err(why.into());
         }
         Ok(json!({"changes": report.changes, "files": report.files, "snapshot": report.snapshot}))
