@@ -70,11 +70,6 @@ impl CompactTask {
         self.rewrites.is_empty() && self.upgrades.is_empty()
     }
 
-    /// The files that are read and replaced.
-    pub fn rewritten(&self) -> impl Iterator<Item = &DataFileMeta> {
-        self.rewrites.iter().flatten().flat_map(Section::files)
-    }
-
     /// A lone small file wins nothing by being rewritten: it is upgraded.
     fn flush(&mut self, pending: &mut Vec<Section>, options: &TaskOptions) {
         let group = std::mem::take(pending);

@@ -23,12 +23,10 @@ pub(crate) struct Sums {
     pub(crate) ingest_batches: u64,
     pub(crate) records: u64,
     pub(crate) redelivered: u64,
-    pub(crate) redelivered_batches: u64,
     pub(crate) files: u64,
     pub(crate) bytes: u64,
     pub(crate) compactions: u64,
     pub(crate) rows_compacted: u64,
-    pub(crate) bytes_compacted: u64,
     pub(crate) conflicts: u64,
     pub(crate) failed: u64,
     /// Of each committed batch: from the arrival of its oldest record to its commit, ms.
@@ -98,7 +96,6 @@ impl Telemetry {
                 sums.ingest_batches += 1;
                 sums.records += number("Records");
                 sums.redelivered += number("Redelivered");
-                sums.redelivered_batches += u64::from(number("Redelivered") > 0);
                 sums.files += number("Files");
                 sums.bytes += number("Bytes");
                 if document.get("Freshness").is_some() {
@@ -108,7 +105,6 @@ impl Telemetry {
             "compact" => {
                 sums.compactions += number("Compacted");
                 sums.rows_compacted += number("RowsIn");
-                sums.bytes_compacted += number("BytesIn");
                 sums.conflicts += number("Conflicts");
             }
             _ => {}
