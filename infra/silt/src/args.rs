@@ -189,7 +189,7 @@ pub(crate) struct Create {
     /// Decoder of the stream's records.
     #[arg(long, value_enum, default_value_t = Format::Json)]
     pub(crate) format: Format,
-    /// Field of plain JSON records that holds the operation (d deletes, everything else upserts).
+    /// Field of plain JSON records that holds the operation: d and delete delete; c, r, u, insert, update, upsert and the like store the row; other words go to the quarantine.
     #[arg(long, value_name = "FIELD")]
     pub(crate) op_field: Option<String>,
     /// Full decoder configuration (JSON file): format, mapping, limits. Overrides --format.

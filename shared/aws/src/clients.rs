@@ -18,7 +18,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For the first byte of an answer, and between bytes.
     pub read: Duration,
-    /// For a whole call. Shorter than the time a function keeps for its end: no request outlives its handler.
+    /// For a whole call, its body included. Longer than what a function keeps for its end: a request ends with its handler because the handler's
+    /// future is dropped, not by this.
     pub operation: Duration,
 }
 

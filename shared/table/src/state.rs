@@ -1,6 +1,6 @@
 //! What a snapshot says: its live data files, its changelog files, its neighbours.
 //!
-//! Neighbours: `commit` reads manifests and replays their entries; `scan`, `compact` and `inspect` read through here.
+//! Neighbours: `commit` reads manifests and replays their entries; `scan`, `compact` and the verbs of `silt` read through here.
 //! Invariant: 1. a missing or damaged object ends in an error that names it.
 
 use std::collections::BTreeMap;

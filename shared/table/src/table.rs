@@ -124,7 +124,7 @@ impl Table {
         Ok(Self { ports: ports.clone(), at: at.clone(), location, schema, options, layout, context, uuid, paths })
     }
 
-    /// The pointer as it is now, and the number of bytes its item has.
+    /// The pointer as it is now.
     ///
     /// # Errors
     /// [`TableError::NotFound`] without a pointer.

@@ -55,7 +55,7 @@ impl Role {
         }
     }
 
-    /// Memory in MiB, time limit, and invocations at once: as `infra/cdk` deploys it.
+    /// Memory in MiB, time limit, and invocations at once: for one machine. `infra/cdk` has sizes of its own.
     #[must_use]
     pub fn size(self) -> (u64, Duration, usize) {
         match self {
