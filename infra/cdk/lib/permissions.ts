@@ -3,7 +3,7 @@
 import { Aws } from 'aws-cdk-lib';
 import * as iam from 'aws-cdk-lib/aws-iam';
 
-import { location, OWN_PREFIX, ownPrefix, Role, TablePlace } from './settings';
+import { itemsPartition, location, OWN_PREFIX, ownPrefix, Role, TablePlace } from './settings';
 
 /** The resources of one table, by name and ARN: ARNs made of names keep the bucket free of cycles. */
 export interface Resources {
@@ -21,6 +21,13 @@ const arn = (bucket: string, path = ''): string => `arn:${Aws.PARTITION}:s3:::${
 const allow = (sid: string, actions: string[], resources: string[], conditions?: iam.Conditions): iam.PolicyStatement =>
   new iam.PolicyStatement({ sid, actions, resources, ...(conditions ? { conditions } : {}) });
 
+/** What each function does with items: pointer and slots are read and put by all, debt hints are added to (an update), leases are freed (a delete). */
+const ITEM_ACTIONS: Record<Role, string[]> = {
+  ingest: ['dynamodb:GetItem', 'dynamodb:PutItem', 'dynamodb:UpdateItem'],
+  compact: ['dynamodb:GetItem', 'dynamodb:PutItem', 'dynamodb:UpdateItem', 'dynamodb:DeleteItem'],
+  maintain: ['dynamodb:GetItem', 'dynamodb:PutItem'],
+};
+
 /** The policy of a function's role. */
 export function statements(role: Role, r: Resources): iam.PolicyStatement[] {
   const table = arn(r.bucketName, `/${location(r.place)}/*`);
@@ -31,9 +38,10 @@ export function statements(role: Role, r: Resources): iam.PolicyStatement[] {
     allow('ListTable', ['s3:ListBucket'], [arn(r.bucketName)], {
       StringLikeIfExists: { 's3:prefix': [`${location(r.place)}/*`, `${OWN_PREFIX}/*/${location(r.place)}/*`] },
     }),
-    allow('Items', ['dynamodb:GetItem', 'dynamodb:PutItem', 'dynamodb:UpdateItem', 'dynamodb:DeleteItem', 'dynamodb:Query'], [
-      r.itemsTableArn,
-    ]),
+    // One items table may serve many tables: only partitions of this one, its own and those with a further part after `#`.
+    allow('Items', ITEM_ACTIONS[role], [r.itemsTableArn], {
+      'ForAllValues:StringLike': { 'dynamodb:LeadingKeys': [itemsPartition(r.place), `${itemsPartition(r.place)}#*`] },
+    }),
     allow('Key', ['kms:Decrypt', 'kms:DescribeKey', 'kms:Encrypt', 'kms:GenerateDataKey'], [r.keyArn]),
   ];
   return [...common, ...{ ingest, compact, maintain }[role](r, table, own)];

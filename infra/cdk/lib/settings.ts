@@ -47,3 +47,8 @@ export function location(place: TablePlace): string {
 export function ownPrefix(place: TablePlace, kind: string): string {
   return `${OWN_PREFIX}/${kind}/${location(place)}/`;
 }
+
+/** Partition key of the table's items. */
+export function itemsPartition(place: TablePlace): string {
+  return `table#${location(place)}`;
+}

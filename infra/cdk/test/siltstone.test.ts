@@ -152,6 +152,18 @@ describe('permissions', () => {
     }
   });
 
+  it('reach the items of their own table only, by the actions that their code takes', () => {
+    const items = [...statements(templateWith())].map(([role, own]) => [role, own.find((s) => s.Sid === 'Items')!] as const);
+    const keys = { 'ForAllValues:StringLike': { 'dynamodb:LeadingKeys': ['table#warehouse/shop.db/orders', 'table#warehouse/shop.db/orders#*'] } };
+    for (const [role, statement] of items) {
+      assert.deepEqual(statement.Condition, keys, role);
+    }
+    const names = new Map(items.map(([role, statement]) => [role, list(statement.Action).map((a) => a.replace('dynamodb:', '')).sort()]));
+    assert.deepEqual(names.get('ingest'), ['GetItem', 'PutItem', 'UpdateItem']);
+    assert.deepEqual(names.get('compact'), ['DeleteItem', 'GetItem', 'PutItem', 'UpdateItem']);
+    assert.deepEqual(names.get('maintain'), ['GetItem', 'PutItem']);
+  });
+
   it('let only maintain delete data, and only ingest read records', () => {
     const all = statements(templateWith());
     const may = (action: string): string[] => [...all].filter(([, s]) => actions(s).includes(action)).map(([role]) => role).sort();
