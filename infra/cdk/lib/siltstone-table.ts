@@ -335,10 +335,11 @@ export class SiltstoneTable extends Construct {
   private newAlarms(): { [name: string]: cloudwatch.Alarm } {
     const age = this.props.maxIteratorAge ?? Duration.minutes(15);
     const errors = (fn: lambda.Function) => fn.metricErrors({ period: Duration.minutes(5), statistic: 'Sum' });
-    const forked = new cloudwatch.Metric({
+    // What the functions say of themselves.
+    const own = (role: Role, metricName: string) => new cloudwatch.Metric({
       namespace: METRICS_NAMESPACE,
-      metricName: 'Forked',
-      dimensionsMap: { Function: 'ingest', Table: this.name },
+      metricName,
+      dimensionsMap: { Function: role, Table: this.name },
       period: Duration.minutes(5),
       statistic: 'Maximum',
     });
@@ -350,7 +351,10 @@ export class SiltstoneTable extends Construct {
       maintainErrors: this.alarm('MaintainErrors', 'maintain fails: nothing is expired or repaired', 1, 3, errors(this.maintain)),
       failures: this.alarm('FailuresKept', 'events that compact or maintain gave up on', 1, 1,
         this.failures.metricApproximateNumberOfMessagesVisible({ period: Duration.minutes(5), statistic: 'Maximum' })),
-      forked: this.alarm('Forked', 'another writer replaced a snapshot; commits are stopped: run `silt check`', 1, 1, forked),
+      forked: this.alarm('Forked', 'another writer replaced a snapshot; commits are stopped: run `silt check`', 1, 1, own('ingest', 'Forked')),
+      quarantined: this.alarm('Quarantined', 'records could not be decoded or typed: run `silt quarantine list`', 1, 1, own('ingest', 'Quarantined')),
+      mapping: this.alarm('Mapping', 'the event source mapping is unsafe and ingest is stopped: set it as the construct does', 1, 1,
+        own('maintain', 'MappingFaults')),
     };
   }
 
