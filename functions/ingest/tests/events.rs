@@ -110,7 +110,7 @@ async fn poison_is_quarantined_with_position_and_reason_and_the_rest_goes_throug
         "bad-aggregate",
     ];
     let batch = world::batch("ingest-poison");
-    let listed = quarantine::list(&world.table().await).await.unwrap();
+    let listed = quarantine::read(&world.table().await).await.unwrap().records;
     assert_eq!(listed.iter().map(|r| r.reject.code.to_string()).collect::<Vec<_>>(), reasons);
     // The first and the last record are good.
     for (record, sent) in listed.iter().zip(&batch.records[1..11]) {
@@ -119,7 +119,7 @@ async fn poison_is_quarantined_with_position_and_reason_and_the_rest_goes_throug
         assert_eq!((&record.partition_key, &record.data[..]), (&sent.partition_key, &sent.data[..]), "raw bytes");
     }
     feed(&handler, "ingest-poison").await;
-    assert_eq!(quarantine::list(&world.table().await).await.unwrap(), listed, "redelivery doubles nothing");
+    assert_eq!(quarantine::read(&world.table().await).await.unwrap().records, listed, "redelivery doubles nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -357,6 +357,8 @@ pub(crate) enum Quarantine {
     List(Named),
     /// One record in full, raw bytes included.
     Show(QuarantineShow),
+    /// Decode records anew and put their rows where the stream had them: what came later for their keys still wins.
+    Replay(QuarantineReplay),
 }
 
 #[derive(Debug, Args)]
@@ -365,6 +367,21 @@ pub(crate) struct QuarantineShow {
     pub(crate) table: String,
     /// Position as `list` prints it: shard/sequence number[.sub-sequence].
     pub(crate) position: String,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A record is replayed once, however often this runs. One that is rejected again stays in quarantine and makes the exit code 1.\n\n\
+                  Examples:\n  silt --local ./state quarantine replay demo.orders --decoder fixed.json\n  silt --bucket lake quarantine replay shop.orders shardId-000000000000/49590338271490256608559692538361571095921575989136588898"
+)]
+pub(crate) struct QuarantineReplay {
+    /// db.table
+    pub(crate) table: String,
+    /// Positions as `list` prints them; all that are in quarantine where none is given.
+    pub(crate) positions: Vec<String>,
+    /// Decode with this configuration (JSON file) instead of that of the table's feed.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) decoder: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -3,7 +3,7 @@
 //! Neighbours: `pointer` carries the recent ones, `changes` compares a change's ranges with them, `protocol::commit` keeps the
 //! others in an immutable object on S3. Same bytes, base64, in the `properties` of every snapshot.
 //! Invariants: 1. a checkpoint never moves back (3); 2. a range is applied if and only if its start is the checkpoint (6);
-//! 3. a closed shard never moves again; 4. at most [`RECENT_SHARDS`] shards are in the pointer, about 44 bytes each (22);
+//! 3. a closed shard never moves again; 4. at most [`RECENT_SHARDS`] shards are in the pointer, about 44 bytes each, 10 more with a list (22);
 //! 5. packing is canonical: equal checkpoints give equal bytes, and nothing read panics.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
@@ -70,6 +70,12 @@ impl Position {
     #[must_use]
     pub const fn with_sub_sequence(self, sub_sequence: u64) -> Self {
         Self { sequence: self.sequence, sub_sequence }
+    }
+
+    /// The last 64 bits of the number: all of it for positions that are counted from 1.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.sequence.last_chunk().map_or(0, |last| u64::from_be_bytes(*last))
     }
 
     /// Place inside the aggregate, 0 for a record that is none.
@@ -141,6 +147,26 @@ impl fmt::Display for Position {
     }
 }
 
+/// Names an immutable list of records beside the table by its content, the name of the list before it included: so the last name of a shard
+/// vouches for all of its lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListId(pub u64);
+
+impl fmt::Display for ListId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for ListId {
+    type Err = CommitError;
+
+    fn from_str(text: &str) -> Result<Self, CommitError> {
+        let id = u64::from_str_radix(text, 16).ok().map(Self).filter(|id| id.to_string() == text);
+        id.ok_or_else(|| CommitError::InvalidChange { reason: format!("{text:.40?} names no list: 16 digits, 0 to f") })
+    }
+}
+
 /// What one change read of one shard: `(from, to]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardRange {
@@ -150,7 +176,8 @@ pub struct ShardRange {
     pub from: Option<Position>,
     /// The last position that was read, above `from`.
     pub to: Position,
-    /// Smallest sequence number of the rows; `None` if no row came of it (all quarantined or filtered).
+    /// Smallest sequence number given to a row or kept for a quarantined record; `None` if there is neither, and for replayed records,
+    /// whose old numbers stand below what was given out since.
     pub first_sequence: Option<SequenceNumber>,
     /// Largest sequence number that the shard has given out, this change included.
     pub last_sequence: SequenceNumber,
@@ -158,6 +185,8 @@ pub struct ShardRange {
     pub slot: Slot,
     /// Shards that this one follows: they are closed by the same write.
     pub parents: Vec<ShardId>,
+    /// The list with the records of the range that went into quarantine; `None` if none did.
+    pub list: Option<ListId>,
 }
 
 /// How far a shard is covered.
@@ -171,6 +200,8 @@ pub struct Checkpoint {
     pub slot: Slot,
     /// A child shard has begun: this one is read to its end.
     pub closed: bool,
+    /// The shard's last list of quarantined records, which names those before it.
+    pub list: Option<ListId>,
 }
 
 /// What is known of a shard without reading the packed object.
@@ -272,16 +303,17 @@ impl Checkpoints {
 
     /// Moves a shard to the end of a range that fits, and closes its parents.
     pub fn advance(&mut self, range: &ShardRange) {
-        let last = match self.get(&range.shard) {
-            Lookup::Found(checkpoint) => checkpoint.last_sequence.max(range.last_sequence),
-            _ => range.last_sequence,
+        let (last_sequence, list) = match self.get(&range.shard) {
+            Lookup::Found(checkpoint) => (checkpoint.last_sequence.max(range.last_sequence), checkpoint.list),
+            _ => (range.last_sequence, None),
         };
         for parent in &range.parents {
             if let Lookup::Found(checkpoint) = self.get(parent) {
                 self.put(parent, Checkpoint { closed: true, ..checkpoint });
             }
         }
-        let moved = Checkpoint { position: range.to, last_sequence: last, slot: range.slot, closed: false };
+        let list = range.list.or(list);
+        let moved = Checkpoint { position: range.to, last_sequence, slot: range.slot, closed: false, list };
         self.put(&range.shard, moved);
     }
 
@@ -309,7 +341,7 @@ impl Checkpoints {
     /// True if the pointer would carry too many shards, so that [`Self::spill`] must move some to a packed object.
     #[must_use]
     pub fn overflows(&self) -> bool {
-        self.recent.len() > RECENT_SHARDS || self.pack().len() > RECENT_SHARDS * 48
+        self.recent.len() > RECENT_SHARDS || self.pack().len() > RECENT_SHARDS * 56
     }
 
     /// Moves the less recently moved half out, to the new packed object `name`, and returns its bytes.
@@ -368,15 +400,17 @@ fn sum(name: &str, packed: &[u8]) -> u32 {
 const PACKED_VERSION: u8 = 1;
 const FLAG_CLOSED: u8 = 1;
 const FLAG_NAMED: u8 = 2;
+const FLAG_LIST: u8 = 4;
 
 /// `version`, then per shard: flags, shard (number, or length and name), position (length and bytes without leading zeros,
-/// sub-sequence), last sequence number, slot. Integers are LEB128.
+/// sub-sequence), last sequence number, slot, last list if flagged. Integers are LEB128.
 fn pack<'a>(shards: impl Iterator<Item = (&'a ShardId, &'a Checkpoint)>) -> Vec<u8> {
     let mut out = vec![PACKED_VERSION];
     for (shard, checkpoint) in shards {
         let number = shard.number();
-        let flags = if checkpoint.closed { FLAG_CLOSED } else { 0 } | if number.is_none() { FLAG_NAMED } else { 0 };
-        out.push(flags);
+        let flag = |is: bool, flag: u8| if is { flag } else { 0 };
+        let list = flag(checkpoint.list.is_some(), FLAG_LIST);
+        out.push(flag(checkpoint.closed, FLAG_CLOSED) | flag(number.is_none(), FLAG_NAMED) | list);
         match number {
             Some(number) => put_varint(&mut out, number),
             None => put_bytes(&mut out, shard.as_str().as_bytes()),
@@ -387,6 +421,9 @@ fn pack<'a>(shards: impl Iterator<Item = (&'a ShardId, &'a Checkpoint)>) -> Vec<
         put_varint(&mut out, checkpoint.position.sub_sequence);
         put_varint(&mut out, checkpoint.last_sequence.0.max(0).unsigned_abs());
         put_varint(&mut out, u64::from(checkpoint.slot.0));
+        if let Some(list) = checkpoint.list {
+            put_varint(&mut out, list.0);
+        }
     }
     out
 }
@@ -420,8 +457,9 @@ fn unpack_one(rest: &mut &[u8]) -> Result<(ShardId, Checkpoint), String> {
     let position = Position { sequence, sub_sequence: take_varint(rest)? };
     let last = i64::try_from(take_varint(rest)?).map_err(|_| "a sequence number is too large".to_owned())?;
     let slot = u16::try_from(take_varint(rest)?).map_err(|_| "a slot is too large".to_owned())?;
+    let list = if flags & FLAG_LIST == 0 { None } else { Some(ListId(take_varint(rest)?)) };
     let closed = flags & FLAG_CLOSED != 0;
-    Ok((shard, Checkpoint { position, last_sequence: SequenceNumber(last), slot: Slot(slot), closed }))
+    Ok((shard, Checkpoint { position, last_sequence: SequenceNumber(last), slot: Slot(slot), closed, list }))
 }
 
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
@@ -490,6 +528,7 @@ mod tests {
             last_sequence: SequenceNumber(to as i64),
             slot: Slot(n as u16),
             parents: Vec::new(),
+            list: None,
         }
     }
 

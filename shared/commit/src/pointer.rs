@@ -362,7 +362,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        checkpoint::{Position, ShardId, ShardRange},
+        checkpoint::{ListId, Position, ShardId, ShardRange},
         sequence::{LAST, Slot},
     };
 
@@ -383,6 +383,7 @@ mod tests {
                 last_sequence: LAST,
                 slot: Slot(4_095),
                 parents: Vec::new(),
+                list: Some(ListId(u64::MAX)),
             });
         }
         for n in 0..200 {

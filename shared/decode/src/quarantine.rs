@@ -1,8 +1,8 @@
 //! The form of a quarantined record: one JSON object a line, with everything that a replay needs.
 //!
-//! Neighbours: `table` writes these lines before it commits, `silt quarantine` reads them. Invariants: 1. raw bytes survive exactly
-//! (base64); 2. a record is named by its position: shard, sequence number, sub-sequence;
-//! 3. a line that is read is bounded.
+//! Neighbours: `table` writes these lines before it commits, and reads them for `silt quarantine`. Invariants: 1. raw bytes survive exactly
+//! (base64); 2. a record is named by its position: shard, sequence number, sub-sequence; 3. a line that is read is bounded;
+//! 4. the number that its row would have had is kept: a replay puts the row where the stream had it.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,8 @@ pub struct QuarantinedRecord {
     pub arrival_ms: i64,
     /// Partition key.
     pub partition_key: String,
+    /// Sequence number of the table's rows that is kept for it: above all before it in its shard, below all after it.
+    pub number: i64,
     /// Schema that the record was tried with.
     pub schema_id: i64,
     /// Why.

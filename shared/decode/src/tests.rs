@@ -309,6 +309,7 @@ fn a_quarantined_record_keeps_its_bytes_and_place() {
         sub_sequence: 3,
         arrival_ms: 17,
         partition_key: "k".into(),
+        number: 7,
         schema_id: 0,
         reject: Reject { code: RejectCode::NotUtf8, column: None, detail: "is not UTF-8 at byte 0".into() },
         data: vec![0xff, 0x00, b'\n'],

@@ -129,7 +129,7 @@ pub async fn drop(ports: &Ports, at: &TableRef, purge: bool) -> Result<u64> {
     // What cannot be listed is not half dropped.
     let mut keys = Vec::new();
     if purge {
-        for prefix in [format!("{}/", at.location()), at.tasks(), at.quarantine()] {
+        for prefix in [format!("{}/", at.location()), at.tasks(), at.quarantine(), at.replays()] {
             keys.extend(list_all(ports.objects.as_ref(), &prefix).await.map_err(|e| *e)?.into_iter().map(|o| o.key));
         }
     }

@@ -1,6 +1,6 @@
 //! One batch of one shard into the table: trim, decode, type, number, sort, write, quarantine, commit.
 //!
-//! Neighbours: the `ingest` function and the local stack call [`Ingest::handle`]; `decode` types records, `lsm` sorts and writes them,
+//! Neighbours: the `ingest` function and the local stack call [`Ingest::handle`]; `decode` types records, `level_zero` writes them,
 //! `commit` decides. The order of the steps is the proof of "never lost, never doubled":
 //! 1. what the checkpoint covers is dropped, so a redelivered batch does nothing but make sure that it is published;
 //! 2. bad records are durable in the quarantine, and data files are durable, before the commit names them;
@@ -18,40 +18,30 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
 use siltstone_commit::{
     changes::{Change, ChangeId, ChangeKind, Conflict, Outcome},
-    checkpoint::{Checkpoint, Lookup, Position, ShardId, ShardRange},
+    checkpoint::{Checkpoint, ListId, Lookup, Position, ShardId, ShardRange},
     context::Authority,
     pointer::Pointer,
     protocol,
     sequence::{Allocator, Reservation, first_of, padded},
 };
-use siltstone_decode::{Decoded, Decoder, Reject, RejectCode, RowChange, RowKind, quarantine::QuarantinedRecord};
-use siltstone_format::{
-    data_file::{DataFileMeta, FileSource},
-    id::{Level, SequenceNumber},
-    manifest::{FileKind, ManifestEntry},
-    options::Purpose,
-    value::Value,
+use siltstone_decode::{
+    Decoded, Decoder, DecoderConfig, Reject, RejectCode, RowChange, RowKind, quarantine::QuarantinedRecord,
 };
-use siltstone_lsm::{
-    batch::KeyValueBatch,
-    buffer::{BucketRows, Splitter, Touched},
-    rows::batch_of,
-    writer::{RunWriter, WriterSettings},
-};
-use siltstone_store::{object::PutMode, stream::StreamAdmin};
+use siltstone_format::{id::SequenceNumber, options::Purpose, value::Value};
+use siltstone_lsm::{batch::KeyValueBatch, rows::batch_of};
+use siltstone_store::stream::StreamAdmin;
 
 use crate::{
     debt,
     driver::drive,
     error::{Result, TableError},
+    level_zero, lists,
     name::TableRef,
     ports::Ports,
     settings::{Feed, IngestLimits},
     table::Table,
-    writing::{changelog_settings, writer_settings, writes_changelog},
 };
 
 /// A record as it stands in the stream.
@@ -192,14 +182,7 @@ impl Ingest {
             None => {
                 let table = Table::open(&self.ports, &self.at, Authority::Pointer, Purpose::Write).await?;
                 let feed = Feed::load(&self.ports, &self.at).await?;
-                let decoder = Decoder::new(&table.schema, &feed.decoder).map_err(|faults| {
-                    let words: Vec<String> = faults.iter().map(ToString::to_string).collect();
-                    TableError::invalid(format!(
-                        "the decoder of {} does not fit its schema: {}",
-                        self.at.name,
-                        words.join("; ")
-                    ))
-                })?;
+                let decoder = decoder_of(&table, &feed.decoder)?;
                 let schema_seen_ms = AtomicI64::new(self.ports.clock.now_ms());
                 let warm = Arc::new(Warm { table, feed, decoder, slots: Mutex::default(), schema_seen_ms });
                 *self.warm.lock().unwrap_or_else(PoisonError::into_inner) = Some(warm.clone());
@@ -268,7 +251,7 @@ impl Ingest {
         let typed = type_records(warm, shard, batch, unseen, allocator, report)?;
 
         let started = self.ports.clock.now_ms();
-        self.quarantine(warm, shard, checkpoint.as_ref().map(|c| c.position), to, &typed.rejected).await?;
+        let list = self.quarantine(shard, checkpoint.and_then(|c| c.list), &typed.rejected).await?;
         let from = checkpoint.map(|c| c.position);
         let mut change = Change::new(
             ChangeId::derive(&format!(
@@ -288,15 +271,18 @@ impl Ingest {
             last_sequence: typed.last,
             slot: reservation.slot,
             parents: parents.into_iter().map(|(shard, _)| shard).collect(),
+            list,
         });
-        let touched = self.write(table, &typed, &mut change, report).await?;
+        let written = match &typed.batch {
+            Some(rows) => level_zero::write(table, rows, self.limits.parallel_uploads, &mut change).await?,
+            None => level_zero::Written::default(),
+        };
+        (report.buckets, report.files, report.bytes) = (written.touched.len() as u64, written.files, written.bytes);
         self.check_time(deadline_ms)?;
         match self.commit(table, change, pointer, deadline_ms).await? {
             Outcome::Committed { snapshot, .. } => {
                 report.snapshot = snapshot.map(|s| s.0);
-                if typed.batch.is_some() {
-                    report.tasks = debt::add(table, &touched, snapshot).await;
-                }
+                report.tasks = debt::add(table, &written.touched, snapshot).await;
                 Ok(Attempt::Done)
             }
             Outcome::Conflict(Conflict::Overlap { .. } | Conflict::Gap { .. }) => Ok(Attempt::Replan),
@@ -370,103 +356,19 @@ impl Ingest {
         Ok(found)
     }
 
-    /// Puts the rejected records of a range under a name that the range alone decides: redelivery finds it there.
+    /// Puts the rejected records of a range on a list, which counts once the change that names it is committed.
     async fn quarantine(
         &self,
-        warm: &Warm,
         shard: &ShardId,
-        from: Option<Position>,
-        to: Position,
+        last: Option<ListId>,
         rejected: &[QuarantinedRecord],
-    ) -> Result<()> {
+    ) -> Result<Option<ListId>> {
         if rejected.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let mut lines = Vec::new();
-        for record in rejected {
-            lines.extend_from_slice(record.to_json_line().as_bytes());
-            lines.push(b'\n');
-        }
-        let from = from.map_or_else(|| "start".to_owned(), |p| p.to_string());
-        let key = format!("{}{shard}/{from}..{to}.jsonl", warm.table.at.quarantine());
-        self.ports.objects.put(&key, Bytes::from(lines), PutMode::Overwrite).await.map_err(|e| *e)?;
-        Ok(())
-    }
-
-    /// Writes one level-0 file per touched bucket (and its changelog file) and names them in the change.
-    async fn write(
-        &self,
-        table: &Table,
-        typed: &Typed,
-        change: &mut Change,
-        report: &mut IngestReport,
-    ) -> Result<Vec<Touched>> {
-        let Some(batch) = &typed.batch else { return Ok(Vec::new()) };
-        let splitter = Splitter::new(&table.layout, table.bucketer()?, writes_changelog(table))?;
-        let touched = splitter.split(batch)?;
-        report.buckets = touched.len() as u64;
-        let settings = Arc::new(writer_settings(table, Level::ZERO));
-        let changelog = Arc::new(changelog_settings(table));
-        let writer_id = self.ports.ids.uuid();
-        // Files are made one at a time (memory); their uploads run side by side.
-        let files: Vec<Written> = stream::iter(touched.iter().cloned().enumerate())
-            .map(|(number, bucket)| {
-                let made = splitter
-                    .bucket_rows(batch, bucket)
-                    .map_err(TableError::from)
-                    .and_then(|rows| self.make(table, rows, &settings, &changelog, &format!("{writer_id}-{number}")));
-                async move {
-                    let written = made?;
-                    for (key, bytes) in &written.objects {
-                        self.ports.objects.put(key, bytes.clone(), PutMode::Overwrite).await.map_err(|e| *e)?;
-                    }
-                    Ok::<_, TableError>(written)
-                }
-            })
-            .buffered(self.limits.parallel_uploads.max(1))
-            .try_collect()
-            .await?;
-        for file in files {
-            report.files += file.objects.len() as u64;
-            report.bytes += file.objects.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
-            change.files.push(file.data);
-            change.changelog.extend(file.changelog);
-        }
-        Ok(touched)
-    }
-
-    fn make(
-        &self,
-        table: &Table,
-        rows: BucketRows,
-        settings: &Arc<WriterSettings>,
-        changelog: &Arc<WriterSettings>,
-        id: &str,
-    ) -> Result<Written> {
-        let entry = |file: DataFileMeta| ManifestEntry {
-            kind: FileKind::Add,
-            partition: rows.partition_row.clone(),
-            bucket: rows.bucket,
-            total_buckets: table.bucket_count().unwrap_or(1),
-            file,
-        };
-        let now = self.ports.clock.now_ms();
-        let mut objects = Vec::new();
-        let mut write = |batch: &KeyValueBatch, settings: &Arc<WriterSettings>| -> Result<DataFileMeta> {
-            let mut writer = RunWriter::new(&table.layout, settings.clone(), Level::ZERO, FileSource::Append)?;
-            writer.write(batch)?;
-            let (bytes, mut meta) = writer.finish(format!("{}{id}.parquet", settings.prefix), now)?;
-            // A foreign writer goes on at max + 1: the end of the millisecond is in nobody's slot.
-            meta.max_sequence_number = padded(meta.max_sequence_number);
-            objects.push((table.data_key(&rows.partition, rows.bucket, &meta.file_name)?, bytes));
-            Ok(meta)
-        };
-        let data = entry(write(&rows.rows, settings)?);
-        let changelog = match &rows.changelog {
-            Some(batch) => Some(entry(write(batch, changelog)?)),
-            None => None,
-        };
-        Ok(Written { data, changelog, objects })
+        let prefix = format!("{}{shard}/", self.at.quarantine());
+        let lines = rejected.iter().map(QuarantinedRecord::to_json_line);
+        lists::put(&self.ports, &prefix, last, lines).await.map(Some)
     }
 }
 
@@ -474,12 +376,6 @@ enum Attempt {
     Done,
     Replan,
     NewSchema,
-}
-
-struct Written {
-    data: ManifestEntry,
-    changelog: Option<ManifestEntry>,
-    objects: Vec<(String, Bytes)>,
 }
 
 /// The rows of a batch, numbered.
@@ -522,83 +418,114 @@ fn unseen<'b>(batch: &'b StreamBatch, checkpoint: Option<&Checkpoint>) -> Result
     Ok(kept)
 }
 
+/// Gives each row of a batch, and each record that makes none for now, a number of its own, in stream order.
+struct Numbers {
+    allocator: Allocator,
+    first: Option<SequenceNumber>,
+}
+
+impl Numbers {
+    fn next(&mut self, arrival_ms: i64) -> Result<i64> {
+        let number = self.allocator.next(arrival_ms)?;
+        self.first.get_or_insert(number);
+        Ok(number.0)
+    }
+}
+
 fn type_records(
     warm: &Warm,
     shard: &ShardId,
     batch: &StreamBatch,
     records: Vec<&StreamRecord>,
-    mut allocator: Allocator,
+    allocator: Allocator,
     report: &mut IngestReport,
 ) -> Result<Typed> {
     let table = &warm.table;
-    let (mut rows, mut numbers, mut kinds): (Vec<Vec<Value>>, Vec<i64>, Vec<i8>) = Default::default();
+    let (mut rows, mut sequence, mut kinds): (Vec<Vec<Value>>, Vec<i64>, Vec<i8>) = Default::default();
     let mut rejected = Vec::new();
-    let arrivals: Vec<i64> = records.iter().map(|r| r.arrival_ms).collect();
+    let mut numbers = Numbers { allocator, first: None };
     let mut guard = warm.decoder.batch_guard();
-    for record in records {
-        let quarantine = |sub: u64, data: &[u8], reject: &Reject| QuarantinedRecord {
-            stream: batch.stream_arn.clone(),
-            shard: shard.as_str().to_owned(),
-            sequence: record.sequence.clone(),
-            sub_sequence: sub,
-            arrival_ms: record.arrival_ms,
-            partition_key: record.partition_key.clone(),
-            schema_id: table.schema.id.0,
-            reject: reject.clone(),
-            data: data.to_vec(),
+    for record in &records {
+        let mut quarantine = |numbers: &mut Numbers, sub: u64, data: &[u8], reject: Reject| -> Result<()> {
+            *report.quarantined.entry(reject.code.to_string()).or_default() += 1;
+            rejected.push(QuarantinedRecord {
+                stream: batch.stream_arn.clone(),
+                shard: shard.as_str().to_owned(),
+                sequence: record.sequence.clone(),
+                sub_sequence: sub,
+                arrival_ms: record.arrival_ms,
+                partition_key: record.partition_key.clone(),
+                number: numbers.next(record.arrival_ms)?,
+                schema_id: table.schema.id.0,
+                reject,
+                data: data.to_vec(),
+            });
+            Ok(())
         };
         let users = match siltstone_decode::aggregate::deaggregate(&record.data) {
             Ok(users) => users,
             Err(reject) => {
-                *report.quarantined.entry(reject.code.to_string()).or_default() += 1;
-                rejected.push(quarantine(0, &record.data, &reject));
+                quarantine(&mut numbers, 0, &record.data, reject)?;
                 continue;
             }
         };
         for user in users {
-            match guard.decode(&user.data, record.arrival_ms) {
+            match typed(table, guard.decode(&user.data, record.arrival_ms)) {
                 Decoded::Changes(changes) => {
-                    match changes.iter().map(|change| kind_of(table, change)).collect::<Result<Vec<_>, _>>() {
-                        Ok(told) => {
-                            for (kind, change) in told.into_iter().zip(changes) {
-                                if let Some(option) = dropped_by(table, kind) {
-                                    *report.ignored.entry(option.to_owned()).or_default() += 1;
-                                    continue;
-                                }
-                                report.changes += 1;
-                                numbers.push(allocator.next(record.arrival_ms)?.0);
-                                kinds.push(kind as i8);
-                                rows.push(change.row);
-                            }
+                    for change in changes {
+                        if let Some(option) = dropped_by(table, change.kind) {
+                            *report.ignored.entry(option.to_owned()).or_default() += 1;
+                            continue;
                         }
-                        Err(reject) => {
-                            *report.quarantined.entry(reject.code.to_string()).or_default() += 1;
-                            rejected.push(quarantine(user.sub_sequence, &user.data, &reject));
-                        }
+                        report.changes += 1;
+                        sequence.push(numbers.next(record.arrival_ms)?);
+                        kinds.push(change.kind as i8);
+                        rows.push(change.row);
                     }
                 }
                 Decoded::Ignored(kind) => *report.ignored.entry(kind.to_string()).or_default() += 1,
-                Decoded::Rejected(reject) => {
-                    *report.quarantined.entry(reject.code.to_string()).or_default() += 1;
-                    rejected.push(quarantine(user.sub_sequence, &user.data, &reject));
-                }
+                Decoded::Rejected(reject) => quarantine(&mut numbers, user.sub_sequence, &user.data, reject)?,
             }
         }
     }
     // The shard's last number also covers the arrival of records that made no row: a later look at the checkpoint can then tell
     // a redelivery (arrived before) from another stream of the same name (arrived after).
-    let last_arrival = records_end(&arrivals);
-    let first = numbers.iter().min().copied().map(SequenceNumber);
-    let batch = if rows.is_empty() {
-        None
-    } else {
-        Some(KeyValueBatch::new(batch_of(&table.layout, &rows)?, numbers.into(), kinds.into())?)
-    };
-    Ok(Typed { batch, rejected, first, last: allocator.last().max(last_arrival) })
+    let last_arrival = records.iter().map(|r| first_of(r.arrival_ms)).max().unwrap_or(SequenceNumber(0));
+    let batch = rows_batch(table, &rows, sequence, kinds)?;
+    Ok(Typed { batch, rejected, first: numbers.first, last: numbers.allocator.last().max(last_arrival) })
 }
 
-fn records_end(arrivals: &[i64]) -> SequenceNumber {
-    arrivals.iter().max().map_or(SequenceNumber(0), |ms| first_of(*ms))
+/// A decoder for the table's schema.
+pub(crate) fn decoder_of(table: &Table, config: &DecoderConfig) -> Result<Decoder> {
+    Decoder::new(&table.schema, config).map_err(|faults| {
+        let words: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        TableError::invalid(format!("the decoder does not fit the schema of {}: {}", table.at.name, words.join("; ")))
+    })
+}
+
+/// Rows of the table with their numbers and kinds; `None` for none.
+pub(crate) fn rows_batch(
+    table: &Table,
+    rows: &[Vec<Value>],
+    sequence: Vec<i64>,
+    kinds: Vec<i8>,
+) -> Result<Option<KeyValueBatch>> {
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(KeyValueBatch::new(batch_of(&table.layout, rows)?, sequence.into(), kinds.into())?))
+}
+
+/// What was decoded, with the kinds that the table's `rowkind.field` tells.
+pub(crate) fn typed(table: &Table, decoded: Decoded) -> Decoded {
+    let Decoded::Changes(mut changes) = decoded else { return decoded };
+    for change in &mut changes {
+        match kind_of(table, change) {
+            Ok(kind) => change.kind = kind,
+            Err(reject) => return Decoded::Rejected(reject),
+        }
+    }
+    Decoded::Changes(changes)
 }
 
 /// The kind of a change: what the column of `rowkind.field` says, else what the message says.
@@ -615,7 +542,7 @@ fn kind_of(table: &Table, change: &RowChange) -> Result<RowKind, Reject> {
 }
 
 /// The option of the table that leaves rows of this kind out before they are buffered.
-fn dropped_by(table: &Table, kind: RowKind) -> Option<&'static str> {
+pub(crate) fn dropped_by(table: &Table, kind: RowKind) -> Option<&'static str> {
     match kind {
         RowKind::Delete | RowKind::UpdateBefore if table.options.ignore_delete => Some("ignore-delete"),
         RowKind::UpdateBefore if table.options.ignore_update_before => Some("ignore-update-before"),

@@ -1,4 +1,4 @@
-//! Names of tables and the places that belong to one: `db.table`, its prefix, task objects, quarantine.
+//! Names of tables and the places that belong to one: `db.table`, its prefix, task objects, quarantine, replays.
 //!
 //! Neighbours: every use-case takes a [`TableRef`]; `format::path` names the objects inside the table's prefix.
 //! Invariants: 1. a name never escapes its warehouse (no `/`, no `.` beyond the one separator); 2. Siltstone's own objects live under
@@ -86,6 +86,12 @@ impl TableRef {
         format!("{OWN_PREFIX}/quarantine/{}/", self.location())
     }
 
+    /// Prefix of the objects that say which quarantined records were replayed, with trailing `/`.
+    #[must_use]
+    pub fn replays(&self) -> String {
+        format!("{OWN_PREFIX}/replays/{}/", self.location())
+    }
+
     fn inside(&self, path: &str) -> String {
         if self.warehouse.is_empty() { path.to_owned() } else { format!("{}/{path}", self.warehouse) }
     }
@@ -107,7 +113,9 @@ mod tests {
     fn own_objects_stay_outside_the_table() {
         let table = TableRef::new("/lake/", "demo.orders".parse().unwrap());
         assert_eq!(table.location(), "lake/demo.db/orders");
-        assert!(!table.tasks().starts_with(&table.location()));
+        for own in [table.tasks(), table.quarantine(), table.replays()] {
+            assert!(!own.starts_with(&table.location()), "{own}");
+        }
         assert_eq!(TableRef::new("", "d.t".parse().unwrap()).location(), "d.db/t");
     }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde_json::json;
 use siltstone_commit::protocol;
+use siltstone_decode::quarantine::QuarantinedRecord;
 use siltstone_format::{id::SnapshotId, value::Value};
 use siltstone_store::{item::ItemCondition, memory::FaultPlan, object::PutMode};
 use siltstone_table::{
@@ -20,6 +21,10 @@ use siltstone_table::{
     settings::CompactLimits,
 };
 use world::*;
+
+async fn quarantined(world: &World) -> Vec<QuarantinedRecord> {
+    quarantine::read(&world.open().await).await.unwrap().records
+}
 
 fn pairs(list: &[(i64, &str)]) -> Vec<(i64, String)> {
     list.iter().map(|(k, v)| (*k, (*v).to_owned())).collect()
@@ -134,11 +139,12 @@ async fn bad_records_are_quarantined_once_and_the_rest_goes_through() {
     let report = world.ingest().handle(&bad, FAR).await.unwrap();
     assert_eq!(report.quarantined.values().sum::<u64>(), 3);
     world.ingest().handle(&bad, FAR).await.unwrap();
-    let listed = quarantine::list(&world.open().await).await.unwrap();
+    let listed = quarantined(&world).await;
     let codes: Vec<String> = listed.iter().map(|r| r.reject.code.to_string()).collect();
     assert_eq!(codes, ["not-utf8", "wrong-type", "missing-key"]);
     assert_eq!(listed[0].data, b"\xff\xfe");
-    assert_eq!(quarantine::find(&world.open().await, &listed[1].position()).await.unwrap(), listed[1]);
+    let table = world.open().await;
+    assert_eq!(quarantine::read(&table).await.unwrap().find(&table, &listed[1].position()).unwrap(), &listed[1]);
     assert_eq!(world.rows(None).await, pairs(&[(1, "a")]));
     let only_bad = raw_batch(10, &[Bytes::from_static(b"nope")]);
     assert_eq!(world.ingest().handle(&only_bad, FAR).await.unwrap().snapshot, Some(1), "the checkpoint moves alone");
@@ -161,7 +167,7 @@ async fn a_column_tells_the_kind_and_what_it_cannot_mean_is_quarantined() {
     let report = world.ingest().handle(&batch(1, &rows), FAR).await.unwrap();
     assert_eq!((report.changes, report.quarantined), (5, BTreeMap::from([("unknown-operation".to_owned(), 1)])));
     assert_eq!(world.rows(None).await, pairs(&[(2, "b2")]));
-    let rejected = &quarantine::list(&world.open().await).await.unwrap()[0].reject;
+    let rejected = &quarantined(&world).await[0].reject;
     assert_eq!(rejected.column.as_deref(), Some("dt"));
 }
 
@@ -200,7 +206,7 @@ async fn crash_everywhere(plan: fn(u64) -> FaultPlan) {
         let crashed = world.faulty(&plan(n)).handle(&second, FAR).await.is_err();
         let report = world.ingest().handle(&second, FAR).await.unwrap();
         assert_eq!(world.rows(None).await, pairs(&[(1, "a2"), (2, "b"), (3, "c")]), "crash after request {n}");
-        assert_eq!(quarantine::list(&world.open().await).await.unwrap().len(), 1, "crash after request {n}");
+        assert_eq!(quarantined(&world).await.len(), 1, "crash after request {n}");
         let mut logged = 0;
         changelog(&world.open().await, &ScanRequest::default(), |_, _| {
             logged += 1;

@@ -1,13 +1,20 @@
 //! `silt quarantine`: records that could not become rows, with their place in the stream and the reason.
 //!
-//! Neighbours: `siltstone_table::quarantine`. `list` shows no contents; `show` does, for the one record that was asked for.
+//! Neighbours: `siltstone_table::quarantine` and `replay`. `list` and `replay` show no contents; `show` does, for
+//! the one record that was asked for.
 
 use serde_json::json;
 use siltstone_decode::quarantine::QuarantinedRecord;
-use siltstone_table::{Purpose, quarantine};
+use siltstone_table::{
+    Purpose,
+    quarantine::{self, Quarantine as Records},
+    replay::{self, Replayed},
+    settings::Feed,
+};
 
 use crate::{
-    args::{Place, Quarantine},
+    args::{Place, Quarantine, QuarantineReplay},
+    commands::table::decoder_file,
     failure::{Done, Failure},
     out::{self, Out},
     place::Warehouse,
@@ -19,17 +26,67 @@ pub(crate) async fn run(place: &Place, args: Quarantine, out: &mut Out) -> Resul
     match args {
         Quarantine::List(args) => {
             let table = warehouse.table(&args.table, Purpose::Read).await?;
-            let rows: Vec<_> = quarantine::list(&table).await?.iter().map(row).collect();
-            out.list(&["POSITION", "ARRIVED (UTC)", "CODE", "COLUMN", "REASON"], &rows, "the quarantine is empty")?;
+            let quarantine = quarantine::read(&table).await?;
+            let rows: Vec<_> = quarantine.open().map(row).collect();
+            out.list(&HEADER, &rows, "the quarantine is empty")?;
         }
         Quarantine::Show(args) => {
             let table = warehouse.table(&args.table, Purpose::Read).await?;
-            let record = quarantine::find(&table, &args.position).await?;
-            let words = words(&record);
-            out.object(&serde_json::from_str(&record.to_json_line()).unwrap_or_default(), words)?;
+            let quarantine = quarantine::read(&table).await?;
+            show(&quarantine, quarantine.find(&table, &args.position)?, out)?;
         }
+        Quarantine::Replay(args) => return replay(&warehouse, args, out).await,
     }
     Ok(Done::Well)
+}
+
+const HEADER: [&str; 5] = ["POSITION", "ARRIVED (UTC)", "CODE", "COLUMN", "REASON"];
+
+fn show(quarantine: &Records, record: &QuarantinedRecord, out: &mut Out) -> Result<(), Failure> {
+    let replayed = quarantine.replayed.contains(&record.position());
+    let mut json: serde_json::Value = serde_json::from_str(&record.to_json_line()).unwrap_or_default();
+    json["replayed"] = replayed.into();
+    let state = if replayed { "\nstate          replayed: its rows are in the table" } else { "" };
+    Ok(out.object(&json, format!("{}{state}", words(record)))?)
+}
+
+async fn replay(warehouse: &Warehouse, args: QuarantineReplay, out: &mut Out) -> Result<Done, Failure> {
+    let table = warehouse.table(&args.table, Purpose::Write).await?;
+    let decoder = match &args.decoder {
+        Some(file) => decoder_file(file)?,
+        None => Feed::load(&table.ports, &table.at).await?.decoder,
+    };
+    let bar = out::progress("replaying", None);
+    let done = replay::replay(&table, &args.positions, &decoder).await?;
+    bar.finish_and_clear();
+    let rejected: Vec<_> = done.rejected.iter().map(row).collect();
+    let json = json!({
+        "table": args.table, "replayed": done.records, "rows": done.rows, "before": done.before, "snapshot": done.snapshot, "late": done.late,
+        "rejected": rejected.iter().map(|(json, _)| json).collect::<Vec<_>>()});
+    out.object(&json, told(&done))?;
+    if !rejected.is_empty() && !out.json {
+        out.list(&HEADER, &rejected, "")?;
+    }
+    Ok(if rejected.is_empty() { Done::Well } else { Done::Problems })
+}
+
+/// What a replay did, in words.
+fn told(done: &Replayed) -> String {
+    let into = done.snapshot.map_or_else(String::new, |id| format!(", in snapshot {id}"));
+    let mut text = format!("replayed {} records as {} rows{into}", done.records.len(), done.rows);
+    if done.before > 0 {
+        text += &format!("; {} had been replayed before", done.before);
+    }
+    if done.late > 0 {
+        text += &format!(
+            "\n{} of them are older than an hour: where a delete came after one and was compacted away since, its row is back",
+            done.late
+        );
+    }
+    if !done.rejected.is_empty() {
+        text += &format!("\n{} are rejected again and stay in quarantine:", done.rejected.len());
+    }
+    text
 }
 
 fn code(record: &QuarantinedRecord) -> String {

@@ -2,7 +2,7 @@
 //!
 //! Neighbours: `siltstone_table::catalog`. A decoder that does not fit is refused before anything is created.
 
-use std::{collections::BTreeMap, io::IsTerminal, time::Duration};
+use std::{collections::BTreeMap, io::IsTerminal, path::Path, time::Duration};
 
 use serde_json::json;
 use siltstone_aws::LambdaMappings;
@@ -91,6 +91,11 @@ fn decoder(args: &Create) -> Result<DecoderConfig, Failure> {
         };
         return Ok(DecoderConfig { format, op_field: args.op_field.clone(), ..DecoderConfig::default() });
     };
+    decoder_file(file)
+}
+
+/// A decoder configuration that a file holds.
+pub(crate) fn decoder_file(file: &Path) -> Result<DecoderConfig, Failure> {
     let fault = |e: String| Failure::Usage(format!("--decoder {}: {e}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|e| fault(e.to_string()))?;
     serde_json::from_str(&text).map_err(|e| fault(e.to_string()))

@@ -108,7 +108,7 @@ pub(crate) async fn life_of(table: &Table, key: i64) -> Result<Vec<(i64, Option<
 
 /// The quarantine: how many, and one of them in words.
 pub(crate) async fn quarantined(table: &Table) -> Result<(u64, Option<String>), Failure> {
-    let records = quarantine::list(table).await?;
+    let records = quarantine::read(table).await?.records;
     let shown = records.iter().find(|r| r.reject.column.is_some()).or(records.first());
     Ok((records.len() as u64, shown.map(crate::commands::quarantine::words)))
 }

@@ -36,7 +36,7 @@ pub use self::{
 };
 use crate::{
     changes::{Change, ChangeId, Outcome},
-    checkpoint::ShardId,
+    checkpoint::{Checkpoints, ShardId},
     context::{Authority, TableContext},
     error::CommitError,
     io::Machine,
@@ -89,6 +89,17 @@ pub fn load(context: &TableContext, load_checkpoints: bool) -> Machine<LoadedTab
             commit::load_others(&io, steps::COMMIT_READ, &context, &mut pointer.checkpoints).await?;
         }
         Ok(LoadedTable { snapshot: pointer.snapshot.clone(), pointer: Some(pointer) })
+    })
+}
+
+/// The checkpoints of a pointer, those of its packed object included. Changes nothing.
+#[must_use]
+pub fn checkpoints(context: &TableContext, pointer: Pointer) -> Machine<Checkpoints> {
+    let context = context.clone();
+    Machine::new(move |io| async move {
+        let mut checkpoints = pointer.checkpoints;
+        commit::load_others(&io, steps::CHECK_READ, &context, &mut checkpoints).await?;
+        Ok(checkpoints)
     })
 }
 

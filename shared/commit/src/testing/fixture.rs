@@ -180,6 +180,7 @@ pub fn append(n: u32, from: Option<u64>, to: u64, files: Vec<ManifestEntry>, cre
         last_sequence: last,
         slot: Slot(u16::try_from(n + 1).unwrap_or(1)),
         parents: Vec::new(),
+        list: None,
     });
     change.files = files;
     change

@@ -119,7 +119,7 @@ proptest! {
     #[test]
     fn quarantine_lines_keep_any_bytes(data in prop::collection::vec(any::<u8>(), 0..300), key in any::<String>(), detail in any::<String>()) {
         let record = QuarantinedRecord {
-            stream: "s".into(), shard: "x".into(), sequence: "1".into(), sub_sequence: 0, arrival_ms: 5, partition_key: key, schema_id: 1,
+            stream: "s".into(), shard: "x".into(), sequence: "1".into(), sub_sequence: 0, arrival_ms: 5, partition_key: key, number: i64::MAX, schema_id: 1,
             reject: Reject { code: RejectCode::TooDeep, column: None, detail }, data,
         };
         let line = record.to_json_line();

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value as Json, json};
 use siltstone_commit::{
     changes::ChangeId,
-    checkpoint::{Checkpoints, Position, ShardId, ShardRange},
+    checkpoint::{Checkpoints, ListId, Position, ShardId, ShardRange},
     context::{Incarnation, TableLocation},
     io::{Attr, ItemRecord},
     pointer::Pointer,
@@ -107,7 +107,8 @@ fn seeds(corpus: &Corpus) -> [Vec<Vec<u8>>; 3] {
         let to = "49590338271490256608559692538361571095921575989136588898.4".parse().unwrap_or(Position::from(1));
         let last_sequence = first_of(1_700_000_000_000);
         let (first_sequence, slot, parents) = (Some(last_sequence), reserved.slot, Vec::new());
-        checkpoints.advance(&ShardRange { shard, from: None, to, first_sequence, last_sequence, slot, parents });
+        let list = name.starts_with("shardId").then_some(ListId(0x1234_5678_9abc_def0));
+        checkpoints.advance(&ShardRange { shard, from: None, to, first_sequence, last_sequence, slot, parents, list });
     }
     if let Ok(gone) = ShardId::new("s") {
         slots.release(&gone, first_of(1_700_000_000_000));
