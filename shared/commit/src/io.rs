@@ -22,7 +22,7 @@ use bytes::Bytes;
 use crate::error::CommitError;
 
 /// One attribute of an item; mirrors the item port of crate `store`, on which this crate does not depend.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Attr {
     /// Text.
     S(String),
@@ -33,7 +33,7 @@ pub enum Attr {
 }
 
 /// A revisioned item of the table's partition in DynamoDB: the pointer or the slot table.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct ItemRecord {
     /// Grows by one with each write; the condition of every write.
     pub rev: u64,
@@ -68,7 +68,7 @@ impl fmt::Display for ItemName {
 }
 
 /// Under which condition a put takes effect.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PutMode {
     /// Always.
     Overwrite,
@@ -79,7 +79,7 @@ pub enum PutMode {
 }
 
 /// What a machine asks of the world. Keys are whole object keys, the table's prefix included.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Strongly consistent read of an item. Reply: [`Reply::Item`].
     LoadItem(ItemName),
@@ -153,7 +153,7 @@ pub enum Effect {
 }
 
 /// An object as read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Object {
     /// Content.
     pub body: Bytes,
@@ -164,7 +164,7 @@ pub struct Object {
 }
 
 /// An object as listed or headed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ObjectHead {
     /// Key.
     pub key: String,
@@ -196,7 +196,7 @@ pub enum FailureKind {
 }
 
 /// A failed effect.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Failure {
     /// What it means.
     pub kind: FailureKind,
@@ -212,7 +212,7 @@ impl Failure {
 }
 
 /// What the world answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Reply {
     /// The item, or none.
     Item(Option<ItemRecord>),

@@ -15,7 +15,7 @@ mod publish;
 mod restore;
 mod rollback;
 mod roots;
-mod slots;
+pub(crate) mod slots;
 mod sweep;
 mod tip;
 

@@ -81,7 +81,7 @@ async fn update<T>(
     Err(CommitError::Contended { protocol: "slots", attempts: context.settings.max_attempts })
 }
 
-fn read(context: &TableContext, record: &ItemRecord) -> Result<SlotTable, CommitError> {
+pub(crate) fn read(context: &TableContext, record: &ItemRecord) -> Result<SlotTable, CommitError> {
     let object = || format!("item {} of {}", ItemName::Slots, context.location.root());
     match record.attributes.get(ATTRIBUTE) {
         Some(Attr::B(bytes)) => SlotTable::unpack(bytes).map_err(|reason| CommitError::corrupt(object(), reason)),

@@ -131,6 +131,33 @@ pub fn data_file(
     entry
 }
 
+/// Merges files of one bucket into one with the newest row of each key.
+pub fn compaction(
+    world: &mut World,
+    context: &TableContext,
+    name: &str,
+    inputs: &[ManifestEntry],
+    level: Level,
+) -> Change {
+    let mut newest: BTreeMap<i32, Row> = BTreeMap::new();
+    for entry in inputs {
+        let key = codec::bucket_file(context, entry, &entry.file.file_name).unwrap_or_default();
+        for row in world.objects.get(&key).map(|o| rows(&o.body)).unwrap_or_default() {
+            let best = newest.entry(row.key).or_insert(row);
+            if row.sequence > best.sequence {
+                *best = row;
+            }
+        }
+    }
+    let created = world.now_ms;
+    let mut change = Change::new(ChangeId::derive(name), ChangeKind::Compact, SchemaId(0), created);
+    let merged: Vec<Row> = newest.into_values().collect();
+    let bucket = inputs.first().map_or(0, |e| e.bucket.0);
+    change.files = inputs.iter().map(delete).collect();
+    change.files.push(data_file(world, context, None, bucket, level.0, &merged));
+    change
+}
+
 /// The DELETE of a live file.
 #[must_use]
 pub fn delete(entry: &ManifestEntry) -> ManifestEntry {

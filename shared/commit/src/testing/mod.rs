@@ -1,9 +1,12 @@
 //! An in-memory world that performs effects, breaks as planned, and watches the invariants: for tests of this crate and of those above.
 //!
-//! Neighbours: `world` performs, `monitor` watches every write, `fixture` makes tables, files and changes, `schedule` interleaves machines.
+//! Neighbours: `world` performs, `monitor` watches every write, `fixture` makes tables, files and changes. `schedule` interleaves machines at
+//! random, `explore` in every way there is; `engines` are readers beside them.
 //! Invariant: 1. the same seed gives the same run, byte for byte: no clock, no randomness, no hashing with a random state.
 #![expect(clippy::panic, reason = "a broken invariant stops the test")]
 
+pub mod engines;
+pub mod explore;
 pub mod fixture;
 pub mod monitor;
 pub mod schedule;

@@ -3,7 +3,10 @@
 //! Neighbours: `world` calls it; `schedule` tells it what was acknowledged and refused. Numbers in messages are the invariants'.
 //! Invariant: 1. it reads only what is in the world, never what a protocol believes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use siltstone_format::{
     id::{CommitIdentifier, SnapshotId},
@@ -13,6 +16,7 @@ use siltstone_format::{
 };
 
 use super::{
+    explore::Digest,
     fixture::{self, Row},
     world::World,
 };
@@ -24,6 +28,7 @@ use crate::{
     io::{ItemName, ItemRecord},
     manifests::{FileKey, Live, count, file_key},
     pointer::{POINTER_BYTES, Pointer, TableState},
+    protocol::slots,
 };
 
 /// The watcher.
@@ -32,10 +37,10 @@ pub struct Monitor {
     context: TableContext,
     /// Set by tests in which foreign engines overwrite what is ours.
     pub foreign: bool,
-    manifests: BTreeMap<String, Vec<ManifestEntry>>,
-    lists: BTreeMap<String, Vec<ManifestFileMeta>>,
+    manifests: BTreeMap<String, Arc<Vec<ManifestEntry>>>,
+    lists: BTreeMap<String, Arc<Vec<ManifestFileMeta>>>,
     /// What a snapshot refers to never changes: read once, looked for at every check.
-    contents: BTreeMap<String, Content>,
+    contents: BTreeMap<String, Arc<Content>>,
     tips: BTreeSet<SnapshotId>,
     names: BTreeMap<SnapshotId, (Option<String>, String, CommitIdentifier)>,
     gone: BTreeSet<String>,
@@ -81,6 +86,12 @@ impl Monitor {
         }
     }
 
+    /// Adds what is remembered. What was read once and never changes is in the world, too.
+    pub(super) fn digest(&self, digest: &mut Digest) {
+        digest.add(&(self.foreign, self.latest, &self.gone, &self.added, &self.refused, &self.witnessed));
+        digest.add(&(&self.names, &self.deleted));
+    }
+
     pub(crate) fn context(&self) -> &TableContext {
         &self.context
     }
@@ -124,12 +135,27 @@ impl Monitor {
         self.check(world);
     }
 
+    /// 16: no slot has two owners, and a shard keeps its slot until it is closed; the next owner starts above its numbers.
+    pub(crate) fn slots(&mut self, world: &World, before: Option<&ItemRecord>, after: &ItemRecord) {
+        let read = |record| slots::read(&self.context, record).unwrap_or_else(|e| panic!("invariant 16: {e}"));
+        let (before, after) = (before.map(read).unwrap_or_default(), read(after));
+        let checkpoints = self.read_pointer(world).map(|p| p.checkpoints.all()).unwrap_or_default();
+        for (shard, reservation) in before.taken().filter(|(shard, _)| after.get(shard).is_none()) {
+            let closed = checkpoints.get(shard).filter(|c| c.closed);
+            invariant!(closed.is_some(), "16: {shard} lost slot {} and is not closed", reservation.slot);
+        }
+        for (shard, reservation) in after.taken() {
+            let kept = before.get(shard).is_none_or(|b| b.slot == reservation.slot);
+            invariant!(kept, "16: {shard} has another slot than before");
+        }
+    }
+
     /// A commit's own entries: 6, 19, 20.
     fn delta(&mut self, world: &World, snapshot: &Snapshot) {
         let metas = self.list(world, &snapshot.delta_manifest_list);
         let mut entries = Vec::new();
-        for meta in metas {
-            entries.extend(self.manifest(world, &meta));
+        for meta in metas.iter() {
+            entries.extend_from_slice(&self.manifest(world, meta));
         }
         let first_add = entries.iter().position(|e| e.kind == FileKind::Add).unwrap_or(entries.len());
         let late = entries.iter().skip(first_add).any(|e| e.kind == FileKind::Delete);
@@ -163,9 +189,9 @@ impl Monitor {
 
     /// A snapshot of ours lost its name to a foreign one: its delta may come once more.
     fn forget(&mut self, world: &World, lost: &Snapshot) {
-        for meta in self.list(world, &lost.delta_manifest_list) {
-            for entry in self.manifest(world, &meta) {
-                for row in self.rows(world, &entry) {
+        for meta in self.list(world, &lost.delta_manifest_list).iter() {
+            for entry in self.manifest(world, meta).iter() {
+                for row in self.rows(world, entry) {
                     self.witnessed.remove(&(row.shard, row.position));
                 }
             }
@@ -219,7 +245,7 @@ impl Monitor {
             && (self.reachable(world, &snapshot) || self.tips.insert(snapshot.id))
         {
             let live = self.live(&snapshot);
-            self.tip(world, &snapshot, &live);
+            self.tip(world, &snapshot, &live.live);
         }
     }
 
@@ -229,7 +255,7 @@ impl Monitor {
         let new = !self.contents.contains_key(&name);
         if new {
             let content = self.read(world, snapshot);
-            self.contents.insert(name.clone(), content);
+            self.contents.insert(name.clone(), Arc::new(content));
         }
         for (key, size) in self.contents.get(&name).map(|c| c.keys.as_slice()).unwrap_or_default() {
             self.exists(world, key, *size);
@@ -237,9 +263,9 @@ impl Monitor {
         new
     }
 
-    fn live(&self, snapshot: &Snapshot) -> Live {
+    fn live(&self, snapshot: &Snapshot) -> Arc<Content> {
         let name = format!("{} {}", snapshot.base_manifest_list, snapshot.delta_manifest_list);
-        self.contents.get(&name).map(|c| c.live.clone()).unwrap_or_default()
+        self.contents.get(&name).cloned().unwrap_or_default()
     }
 
     fn read(&mut self, world: &World, snapshot: &Snapshot) -> Content {
@@ -250,9 +276,9 @@ impl Monitor {
         let (mut entries, mut keys) = (Vec::new(), Vec::new());
         for (name, size) in lists {
             keys.push((self.context.location.manifest(name), size));
-            for meta in self.list(world, name) {
+            for meta in self.list(world, name).iter() {
                 keys.push((self.context.location.manifest(&meta.file_name), Some(meta.file_size)));
-                entries.extend(self.manifest(world, &meta));
+                entries.extend_from_slice(&self.manifest(world, meta));
             }
         }
         let live = Live::replay(entries);
@@ -319,7 +345,7 @@ impl Monitor {
         let mut newest: BTreeMap<i32, Row> = BTreeMap::new();
         let Some(snapshot) = self.read_pointer(world).and_then(|p| p.snapshot) else { return newest };
         self.reachable(world, &snapshot);
-        for entry in self.live(&snapshot).files() {
+        for entry in self.live(&snapshot).live.files() {
             for row in self.rows(world, entry) {
                 let best = newest.entry(row.key).or_insert(row);
                 if row.sequence > best.sequence {
@@ -372,18 +398,18 @@ impl Monitor {
         Some(codec::decode_snapshot(&key, &object.body).unwrap_or_else(|e| panic!("{e}")))
     }
 
-    fn list(&mut self, world: &World, name: &str) -> Vec<ManifestFileMeta> {
+    fn list(&mut self, world: &World, name: &str) -> Arc<Vec<ManifestFileMeta>> {
         let key = self.context.location.manifest(name);
         let Some(object) = world.objects.get(&key) else { panic!("invariant 11: {key} is not there") };
-        let read = || codec::decode_list(&key, &object.body).unwrap_or_else(|e| panic!("{e}"));
+        let read = || Arc::new(codec::decode_list(&key, &object.body).unwrap_or_else(|e| panic!("{e}")));
         self.lists.entry(key.clone()).or_insert_with(read).clone()
     }
 
-    fn manifest(&mut self, world: &World, meta: &ManifestFileMeta) -> Vec<ManifestEntry> {
+    fn manifest(&mut self, world: &World, meta: &ManifestFileMeta) -> Arc<Vec<ManifestEntry>> {
         let key = self.context.location.manifest(&meta.file_name);
         self.exists(world, &key, Some(meta.file_size));
         let Some(object) = world.objects.get(&key) else { panic!("invariant 11: {key} is not there") };
-        let read = || codec::decode_manifest(&key, &object.body).unwrap_or_else(|e| panic!("{e}"));
+        let read = || Arc::new(codec::decode_manifest(&key, &object.body).unwrap_or_else(|e| panic!("{e}")));
         let entries = self.manifests.entry(key.clone()).or_insert_with(read).clone();
         let counts = (count(&entries, FileKind::Add), count(&entries, FileKind::Delete));
         invariant!(counts == (meta.num_added_files, meta.num_deleted_files), "20: counts of {key}");

@@ -3,22 +3,18 @@
 //! Neighbours: `world` performs, `monitor` stops at the first broken invariant. Invariants: 1. a seed is one run, for ever; 2. once faults
 //! stop, everything that was produced is acknowledged (23); 3. the table then equals the oracle: the newest row of each key (1, 2).
 
-use std::collections::BTreeMap;
-
 use siltstone_format::{
-    id::{Bucket, Level, SchemaId, SequenceNumber},
+    id::{Bucket, Level, SequenceNumber},
     manifest::ManifestEntry,
 };
 
 use super::{
-    Random,
-    fixture::{self, Row},
+    Random, fixture,
     world::{Faults, World},
 };
 use crate::{
-    changes::{Change, ChangeId, ChangeKind, Conflict, Outcome},
+    changes::{Change, ChangeKind, Conflict, Outcome},
     checkpoint::Lookup,
-    codec,
     context::TableContext,
     error::{CommitError, ErrorKind},
     io::{ItemName, Machine, Reply, Step},
@@ -204,21 +200,10 @@ impl Run<'_> {
         if inputs.len() < 2 {
             return;
         }
-        let mut newest: BTreeMap<i32, Row> = BTreeMap::new();
-        for row in inputs.iter().flat_map(|e| self.rows(e)) {
-            let best = newest.entry(row.key).or_insert(row);
-            if row.sequence > best.sequence {
-                *best = row;
-            }
-        }
         self.batches += 1;
-        let created = self.world.now_ms;
-        let id = ChangeId::derive(&format!("compaction {}", self.batches));
-        let mut change = Change::new(id, ChangeKind::Compact, SchemaId(0), created);
-        let rows: Vec<Row> = newest.into_values().collect();
         let level = Level(1 + i32::try_from(self.random.below(5)).unwrap_or(0));
-        change.files = inputs.iter().map(fixture::delete).collect();
-        change.files.push(fixture::data_file(&mut self.world, self.context, None, bucket.0, level.0, &rows));
+        let name = format!("compaction {}", self.batches);
+        let change = fixture::compaction(&mut self.world, self.context, &name, &inputs, level);
         let machine = protocol::commit_on(self.context, change.clone(), self.planned_on());
         self.push(Running::Commit(machine, change), None);
     }
@@ -226,11 +211,6 @@ impl Run<'_> {
     /// The pointer of now, which is an old one by the time that the commit looks at it, or none.
     fn planned_on(&mut self) -> Option<Pointer> {
         if self.random.per_mille(500) { self.world.monitor.read_pointer(&self.world) } else { None }
-    }
-
-    fn rows(&self, entry: &ManifestEntry) -> Vec<Row> {
-        let key = codec::bucket_file(self.context, entry, &entry.file.file_name).unwrap_or_default();
-        self.world.objects.get(&key).map(|o| fixture::rows(&o.body)).unwrap_or_default()
     }
 
     fn push(&mut self, running: Running, shard: Option<u32>) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{Random, monitor::Monitor};
+use super::{Random, explore::Digest, monitor::Monitor};
 use crate::{
     context::TableContext,
     error::CommitError,
@@ -147,6 +147,30 @@ impl World {
         }
     }
 
+    /// Runs a machine until it asks for a step, and drops it there.
+    ///
+    /// # Panics
+    /// If it ends before.
+    pub fn stop_before<T>(&mut self, mut machine: Machine<T>, step: &str) {
+        let mut reply = None;
+        loop {
+            match machine.resume(reply.take()) {
+                Step::Do(request) if request.step.starts_with(step) => return,
+                Step::Do(request) => reply = self.perform(&request),
+                Step::Done(_) => panic!("it never came to {step}"),
+            }
+        }
+    }
+
+    /// Adds all that can make a difference to what comes: objects, items, time, and what the monitor remembers.
+    pub(super) fn digest(&self, digest: &mut Digest) {
+        for (key, stored) in &self.objects {
+            digest.add(&(key, &stored.body, stored.last_modified_ms));
+        }
+        digest.add(&(&self.items, self.now_ms));
+        self.monitor.digest(digest);
+    }
+
     /// Performs a request; `None` if the fuse blows before it is complete.
     pub fn perform(&mut self, request: &Request) -> Option<Reply> {
         match &request.effect {
@@ -283,8 +307,9 @@ impl World {
 
     fn set_item(&mut self, name: ItemName, record: &ItemRecord) -> Reply {
         let before = self.items.insert(name, record.clone());
-        if name == ItemName::Pointer {
-            self.watch(|monitor, world| monitor.pointer(world, before.as_ref(), record));
+        match name {
+            ItemName::Pointer => self.watch(|monitor, world| monitor.pointer(world, before.as_ref(), record)),
+            ItemName::Slots => self.watch(|monitor, world| monitor.slots(world, before.as_ref(), record)),
         }
         Reply::Done
     }
@@ -333,7 +358,7 @@ impl World {
     }
 }
 
-fn is_write(effect: &Effect) -> bool {
+pub(super) fn is_write(effect: &Effect) -> bool {
     matches!(
         effect,
         Effect::Put { .. }

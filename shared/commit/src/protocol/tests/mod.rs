@@ -50,21 +50,7 @@ fn live(world: &mut World, context: &TableContext) -> Vec<ManifestEntry> {
 /// A compaction of everything in one bucket to level 5, newest row per key.
 fn compaction(world: &mut World, context: &TableContext, bucket: i32, name: &str) -> Change {
     let inputs: Vec<ManifestEntry> = live(world, context).into_iter().filter(|e| e.bucket == Bucket(bucket)).collect();
-    let mut newest = std::collections::BTreeMap::new();
-    for entry in &inputs {
-        for row in fixture::rows(&world.objects[&codec_key(context, entry)].body) {
-            let best: &mut Row = newest.entry(row.key).or_insert(row);
-            if row.sequence > best.sequence {
-                *best = row;
-            }
-        }
-    }
-    let created = world.now_ms;
-    let mut change = Change::new(ChangeId::derive(name), ChangeKind::Compact, SchemaId(0), created);
-    let rows: Vec<Row> = newest.into_values().collect();
-    change.files = inputs.iter().map(fixture::delete).collect();
-    change.files.push(fixture::data_file(world, context, None, bucket, 5, &rows));
-    change
+    fixture::compaction(world, context, name, &inputs, siltstone_format::id::Level(5))
 }
 
 fn expiry() -> ExpireOptions {
@@ -111,23 +97,11 @@ fn forked() -> (TableContext, World) {
     }
     let change = fixture::batch(&mut world, &context, 0, Some(8), 12, last);
     world.monitor.foreign = true;
-    stop_before(&mut world, commit(&context, change), "publish/1");
+    world.stop_before(commit(&context, change), "publish/1");
     assert_eq!(foreign_on(&mut world, &context, SnapshotId(2), 5), SnapshotId(3));
     let error = world.run(load(&context, false)).unwrap().unwrap_err();
     assert!(matches!(error, CommitError::Forked { .. }), "{error}");
     (context, world)
-}
-
-/// Runs a machine until it asks for a step, and drops it there.
-fn stop_before<T>(world: &mut World, mut machine: Machine<T>, step: &str) {
-    let mut reply = None;
-    loop {
-        match machine.resume(reply.take()) {
-            crate::io::Step::Do(request) if request.step.starts_with(step) => return,
-            crate::io::Step::Do(request) => reply = world.perform(&request),
-            crate::io::Step::Done(_) => panic!("it never came to {step}"),
-        }
-    }
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn rule_3_snapshot_of_a_dead_author_is_published_by_whoever_comes_next() {
     let (context, mut world) = grown_by(1);
     let last = pointer(&world).checkpoints.recent().next().unwrap().1.last_sequence;
     let dead = fixture::batch(&mut world, &context, 0, Some(4), 8, last);
-    stop_before(&mut world, commit(&context, dead.clone()), "publish/1");
+    world.stop_before(commit(&context, dead.clone()), "publish/1");
     assert_eq!(world.monitor.snapshot_ids(&world), [SnapshotId(1)]);
     // The redelivered batch is acknowledged only now that it is published.
     let again = Change { files: Vec::new(), ..dead };
@@ -284,6 +284,6 @@ fn create_refuses_a_table_that_is_there_and_finishes_one_that_was_interrupted() 
     let error = world.run(create(&context, None)).unwrap().unwrap_err();
     assert_eq!(error.kind(), crate::ErrorKind::Mismatch);
     let mut world = World::new(&context, 3);
-    stop_before(&mut world, create(&context, None), "create/3");
+    world.stop_before(create(&context, None), "create/3");
     world.ok(create(&context, None));
 }
