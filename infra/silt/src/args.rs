@@ -97,6 +97,25 @@ pub(crate) enum Verb {
     /// Records that could not be decoded or typed.
     #[command(subcommand)]
     Quarantine(Quarantine),
+    /// Stop all commits to a table; its stream keeps the records meanwhile.
+    #[command(after_help = "Example:\n  silt --local ./state pause demo.orders")]
+    Pause(Named),
+    /// Take commits again after `silt pause`.
+    #[command(after_help = "Example:\n  silt --local ./state resume demo.orders")]
+    Resume(Named),
+    /// Wait until all records of the stream are in the table or in quarantine.
+    Drain(Drain),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Stop the producers first: while records come, a stream is never drained for long.\n\n\
+                  Example, to move a table in peace:\n  silt --bucket lake drain shop.orders && silt --bucket lake pause shop.orders")]
+pub(crate) struct Drain {
+    /// db.table
+    pub(crate) table: String,
+    /// Give up after so many seconds, with exit code 3.
+    #[arg(long, default_value_t = 600, value_name = "N")]
+    pub(crate) seconds: u32,
 }
 
 #[derive(Debug, Args)]

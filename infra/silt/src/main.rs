@@ -116,5 +116,8 @@ async fn run(cli: Cli) -> Result<Done, Failure> {
         Verb::Rollback(args) => commands::rollback::run(place, args, &mut out).await,
         Verb::Repair(args) => commands::repair::run(place, args, &mut out).await,
         Verb::Quarantine(args) => commands::quarantine::run(place, args, &mut out).await,
+        Verb::Pause(args) => commands::pause::run(place, args, true, &mut out).await,
+        Verb::Resume(args) => commands::pause::run(place, args, false, &mut out).await,
+        Verb::Drain(args) => commands::drain::run(place, args, &mut out).await,
     }
 }

@@ -313,6 +313,42 @@ fn a_bucket_that_cannot_be_compacted_stops_no_other_and_is_named() {
 }
 
 #[test]
+fn bad_records_are_drained_into_quarantine_and_replayed_once_by_a_mended_decoder() {
+    let mut local = Local::stopped();
+    local.serve();
+    local.create(&["--stream", "s"]);
+    let lines = "{\"id\": 1, \"v\": \"good\"}\n{\"key\": 2, \"v\": \"bad\"}\nno JSON\n";
+    local.silt(&["produce", &local.file("rows.jsonl", lines), "--table", "k.t"]).well();
+    assert!(local.silt(&["drain", "k.t", "--seconds", "60"]).well().contains("all records of s are in k.t"));
+    let listed = local.silt(&["--json", "quarantine", "list", "k.t"]).well();
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+
+    let decoder = local.file("mended.json", r#"{"columns": {"id": {"path": "/key"}}}"#);
+    let replay = ["--json", "quarantine", "replay", "k.t", "--decoder", &decoder];
+    let ended = local.silt(&replay);
+    assert_eq!(ended.code, Some(1), "one is still no JSON: {} {}", ended.out, ended.err);
+    let told: Value = serde_json::from_str(&ended.out).unwrap();
+    let counts =
+        |told: &Value| (told["replayed"].as_array().unwrap().len(), told["rejected"].as_array().unwrap().len());
+    assert_eq!((counts(&told), &told["rows"]), ((1, 1), &1.into()), "{told}");
+    assert_eq!(local.silt(&["--json", "scan", "k.t", "--where", "v = 'bad'"]).well().lines().count(), 1);
+    assert_eq!(counts(&serde_json::from_str(&local.silt(&replay).out).unwrap()), (0, 1));
+    assert_eq!(local.silt(&["--json", "quarantine", "list", "k.t"]).well().lines().count(), 1);
+    let position = told["replayed"][0].as_str().unwrap();
+    assert!(
+        local.silt(&["quarantine", "show", "k.t", position]).well().contains("replayed: its rows are in the table")
+    );
+
+    assert!(local.silt(&["pause", "k.t"]).well().contains("silt resume"));
+    local.silt(&["produce", &local.file("more.jsonl", "{\"id\": 3}\n"), "--table", "k.t"]).well();
+    let waiting = local.silt(&["drain", "k.t", "--seconds", "3"]);
+    assert!(waiting.failure(3).contains("1 shards of s have records that are not in the table"), "{}", waiting.err);
+    local.silt(&["resume", "k.t"]).well();
+    local.silt(&["drain", "k.t", "--seconds", "60"]).well();
+    assert_eq!(local.silt(&["--json", "scan", "k.t", "--where", "id = 3"]).well().lines().count(), 1);
+}
+
+#[test]
 fn damage_of_any_object_ends_in_words_and_exit_code_1() {
     let mut local = Local::stopped();
     local.serve();

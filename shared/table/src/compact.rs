@@ -37,6 +37,7 @@ use crate::{
     debt,
     driver::drive,
     error::{Result, TableError},
+    ingest::refuse_paused,
     open_files::opener,
     settings::CompactLimits,
     state,
@@ -111,6 +112,9 @@ pub async fn compact_bucket(
 ) -> Result<Compacted> {
     refuse_unsupported(table)?;
     let loaded = drive(protocol::load(&table.context, false), &table.ports, &table.at).await?;
+    if let Some(pointer) = &loaded.pointer {
+        refuse_paused(table, pointer)?;
+    }
     let Some(snapshot) = loaded.snapshot else { return Ok(Compacted::Nothing) };
     let scope = Scope::Buckets([(partition.clone(), bucket)].into());
     let entries = state::live_files(table, &snapshot, scope).await?;

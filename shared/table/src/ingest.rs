@@ -22,7 +22,7 @@ use siltstone_commit::{
     changes::{Change, ChangeId, ChangeKind, Conflict, Outcome},
     checkpoint::{Checkpoint, ListId, Lookup, Position, ShardId, ShardRange},
     context::Authority,
-    pointer::Pointer,
+    pointer::{Pointer, TableState},
     protocol,
     sequence::{Allocator, Reservation, first_of, padded},
 };
@@ -236,6 +236,7 @@ impl Ingest {
         let unseen = unseen(batch, checkpoint.as_ref())?;
         report.redelivered = report.records - unseen.len() as u64;
         let Some(last) = unseen.last() else { return Ok(Attempt::Done) };
+        refuse_paused(table, &pointer)?;
         let to = position(last)?;
         report.oldest_arrival_ms = unseen.iter().map(|r| r.arrival_ms).min();
 
@@ -384,6 +385,17 @@ struct Typed {
     rejected: Vec<QuarantinedRecord>,
     first: Option<SequenceNumber>,
     last: SequenceNumber,
+}
+
+/// Refuses a paused table before anything is written for it.
+pub(crate) fn refuse_paused(table: &Table, pointer: &Pointer) -> Result<()> {
+    match pointer.state {
+        TableState::Paused => Err(TableError::Unavailable(format!(
+            "{} is paused by its owner: nothing is written, the stream keeps its records; `silt resume {}` goes on",
+            table.at.name, table.at.name
+        ))),
+        TableState::Active | TableState::Forked => Ok(()),
+    }
 }
 
 fn position(record: &StreamRecord) -> Result<Position> {

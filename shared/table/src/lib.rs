@@ -4,6 +4,7 @@
 //! here, engine, protocol and I/O meet.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking"))]
 
+pub mod backlog;
 pub mod catalog;
 pub mod check;
 pub mod compact;

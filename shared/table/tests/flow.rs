@@ -10,11 +10,19 @@ use serde_json::json;
 use siltstone_commit::protocol;
 use siltstone_decode::quarantine::QuarantinedRecord;
 use siltstone_format::{id::SnapshotId, value::Value};
-use siltstone_store::{item::ItemCondition, memory::FaultPlan, object::PutMode};
+use siltstone_store::{
+    item::ItemCondition,
+    memory::{FaultPlan, MemoryStreams},
+    object::{PutMode, list_all},
+    stream::{PutRecord, StreamAdmin, StreamWriter},
+};
 use siltstone_table::{
-    Version, catalog,
+    ErrorKind, Version,
+    backlog::backlog,
+    catalog,
     compact::{self, CompactRequest, Compacted},
     driver::drive,
+    ingest::{StreamBatch, StreamRecord},
     maintain, quarantine,
     repair::{self, Plan},
     scan::{ScanRequest, changelog, scan},
@@ -150,6 +158,68 @@ async fn bad_records_are_quarantined_once_and_the_rest_goes_through() {
     assert_eq!(world.ingest().handle(&only_bad, FAR).await.unwrap().snapshot, Some(1), "the checkpoint moves alone");
     let again = world.ingest().handle(&only_bad, FAR).await.unwrap();
     assert_eq!(again.redelivered, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_table_takes_and_writes_nothing_until_it_is_resumed() {
+    let world = world(false, &[]).await;
+    world.ingest().handle(&batch(1, &[row(1, "a")]), FAR).await.unwrap();
+    let table = world.open().await;
+    let set =
+        async |paused| drive(protocol::set_paused(&table.context, paused), &world.ports, &world.at).await.unwrap();
+    set(true).await;
+    let objects = async || list_all(world.ports.objects.as_ref(), "").await.unwrap().len();
+    let before = objects().await;
+    let next = batch(5, &[row(2, "b")]);
+    let refused = world.ingest().handle(&next, FAR).await.unwrap_err();
+    assert!(refused.kind() == ErrorKind::Unavailable && refused.to_string().contains("silt resume"), "{refused}");
+    let (partition, bucket, _) = compact::buckets(&table).await.unwrap().remove(0);
+    let limits = CompactLimits::default();
+    let refused = compact::compact_bucket(&table, &partition, bucket, CompactRequest::Full, &limits, FAR).await;
+    assert!(refused.unwrap_err().to_string().contains("paused"));
+    assert_eq!(objects().await, before, "nothing is written for it");
+    set(false).await;
+    world.ingest().handle(&next, FAR).await.unwrap();
+    assert_eq!(world.rows(None).await, pairs(&[(1, "a"), (2, "b")]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_is_drained_once_nothing_follows_its_checkpoint() {
+    let world = world(false, &[]).await;
+    let stream = MemoryStreams::with_clock(world.clock.clone());
+    stream.create("orders", 2).await.unwrap();
+    let table = world.open().await;
+    assert_eq!(backlog(&table, &stream, "orders").await.unwrap(), [], "an empty stream");
+    let mut put: BTreeMap<String, Vec<StreamRecord>> = BTreeMap::new();
+    for n in 0..40 {
+        world.clock.advance(std::time::Duration::from_millis(5));
+        let record =
+            PutRecord { data: row(n, "x").to_string().into(), partition_key: n.to_string(), explicit_hash_key: None };
+        let done = stream.put_records("orders", std::slice::from_ref(&record)).await.unwrap().remove(0).unwrap();
+        put.entry(done.shard).or_default().push(StreamRecord {
+            sequence: done.sequence,
+            arrival_ms: START,
+            partition_key: record.partition_key,
+            data: record.data,
+        });
+    }
+    let shards =
+        async || backlog(&table, &stream, "orders").await.unwrap().into_iter().map(|s| s.shard).collect::<Vec<_>>();
+    assert_eq!(shards().await, put.keys().cloned().collect::<Vec<_>>());
+    let mut left: Vec<String> = put.keys().cloned().collect();
+    for (shard, records) in put {
+        let batch = |records: &[StreamRecord]| StreamBatch {
+            stream_arn: STREAM.into(),
+            shard: shard.clone(),
+            records: records.to_vec(),
+        };
+        let (first, rest) = records.split_at(1);
+        world.ingest().handle(&batch(first), FAR).await.unwrap();
+        assert_eq!(shards().await, left, "records follow");
+        world.ingest().handle(&batch(rest), FAR).await.unwrap();
+        left.remove(0);
+        assert_eq!(shards().await, left);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,9 +4,11 @@
 
 pub(crate) mod check;
 pub(crate) mod compact;
+pub(crate) mod drain;
 pub(crate) mod expire;
 pub(crate) mod files;
 pub(crate) mod local;
+pub(crate) mod pause;
 pub(crate) mod produce;
 pub(crate) mod quarantine;
 pub(crate) mod repair;
