@@ -29,6 +29,17 @@ pub enum UnknownColumns {
     Quarantine,
 }
 
+/// What becomes of a record that cannot be decoded or typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BadRecords {
+    /// It is kept beside the table, and the rest goes through.
+    #[default]
+    Quarantine,
+    /// It stops its shard until somebody mends the decoder or chooses the other policy; the stream keeps the records.
+    Fail,
+}
+
 /// Units of numeric timestamps without a schema to say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -128,6 +139,8 @@ pub struct DecoderConfig {
     pub columns: BTreeMap<String, ColumnRule>,
     /// Columns that the table does not have.
     pub unknown_columns: UnknownColumns,
+    /// Records that cannot be decoded or typed.
+    pub bad_records: BadRecords,
     /// Largest record, bytes after decompression; at most 64 MiB.
     pub max_record_bytes: usize,
     /// Partitions that a record may open.
@@ -146,6 +159,7 @@ impl Default for DecoderConfig {
             decimals: Decimals::Text,
             columns: BTreeMap::new(),
             unknown_columns: UnknownColumns::Ignore,
+            bad_records: BadRecords::Quarantine,
             max_record_bytes: crate::payload::RECORD_BYTES_MAX,
             partitions: PartitionLimits::default(),
         }

@@ -27,7 +27,8 @@ use siltstone_commit::{
     sequence::{Allocator, Reservation, first_of, padded},
 };
 use siltstone_decode::{
-    Decoded, Decoder, DecoderConfig, Reject, RejectCode, RowChange, RowKind, quarantine::QuarantinedRecord,
+    Decoded, Decoder, DecoderConfig, Reject, RejectCode, RowChange, RowKind, config::BadRecords,
+    quarantine::QuarantinedRecord,
 };
 use siltstone_format::{id::SequenceNumber, options::Purpose, value::Value};
 use siltstone_lsm::{batch::KeyValueBatch, rows::batch_of};
@@ -250,6 +251,8 @@ impl Ingest {
         above.extend(parents.iter().map(|(_, c)| c.last_sequence));
         let allocator = Allocator::new(reservation.slot, above)?;
         let typed = type_records(warm, shard, batch, unseen, allocator, report)?;
+        // The decoder that is mended next must be seen.
+        refuse_rejected(warm, &typed.rejected).inspect_err(|_| self.forget())?;
 
         let started = self.ports.clock.now_ms();
         let list = self.quarantine(shard, checkpoint.and_then(|c| c.list), &typed.rejected).await?;
@@ -385,6 +388,21 @@ struct Typed {
     rejected: Vec<QuarantinedRecord>,
     first: Option<SequenceNumber>,
     last: SequenceNumber,
+}
+
+/// Under the policy `fail` a record that was rejected stops its shard.
+fn refuse_rejected(warm: &Warm, rejected: &[QuarantinedRecord]) -> Result<()> {
+    match rejected.first().filter(|_| warm.feed.decoder.bad_records == BadRecords::Fail) {
+        None => Ok(()),
+        Some(record) => Err(TableError::invalid(format!(
+            "{} records of {} cannot be taken, the first at {}: {}; its decoder says `bad-records: fail`, so the shard waits: mend the decoder, or \
+             let it say `quarantine`",
+            rejected.len(),
+            warm.table.at.name,
+            record.position(),
+            record.reject
+        ))),
+    }
 }
 
 /// Refuses a paused table before anything is written for it.

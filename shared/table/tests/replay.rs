@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::json;
 use siltstone_decode::{
     DecoderConfig,
-    config::{ColumnRule, PartitionLimits},
+    config::{BadRecords, ColumnRule, PartitionLimits},
 };
 use siltstone_store::memory::{FaultPlan, Faulty};
 use siltstone_table::{
@@ -186,6 +186,22 @@ async fn a_list_of_an_attempt_that_was_never_committed_does_not_count() {
     }
     assert_eq!(world.rows(None).await, rows(&[(1, "a"), (2, "b")]));
     assert_eq!(read(&world).await.records, [], "it is in the table");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_the_policy_fail_a_bad_record_stops_its_shard_and_nothing_of_the_batch_is_taken() {
+    let world = world(false, &[]).await;
+    let strict = DecoderConfig { bad_records: BadRecords::Fail, ..world_decoder(&world).await };
+    Feed { stream_arn: STREAM.to_owned(), decoder: strict.clone() }.save(&world.ports, &world.at).await.unwrap();
+    let (ingest, mixed) = (world.ingest(), batch(1, &[row(1, "a"), bad(2, "b")]));
+    let error = ingest.handle(&mixed, FAR).await.unwrap_err();
+    let words = error.to_string();
+    assert!(words.contains("shardId-000000000000/") && words.contains("bad-records"), "{words}");
+    assert!(world.rows(None).await.is_empty() && read(&world).await.records.is_empty());
+    let decoder = DecoderConfig { bad_records: BadRecords::Quarantine, ..strict };
+    Feed { stream_arn: STREAM.to_owned(), decoder }.save(&world.ports, &world.at).await.unwrap();
+    ingest.handle(&mixed, FAR).await.unwrap();
+    assert_eq!((world.rows(None).await, positions(&world).await.len()), (rows(&[(1, "a")]), 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
