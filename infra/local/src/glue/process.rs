@@ -74,7 +74,7 @@ pub struct ProcessFunction {
     output: Output,
     permits: Semaphore,
     idle: Mutex<Vec<Sandbox>>,
-    busy: Arc<Mutex<BTreeMap<u64, u32>>>,
+    busy: Mutex<BTreeMap<u64, u32>>,
     next: AtomicU64,
     /// Counts.
     pub counts: Counts,
@@ -122,7 +122,7 @@ impl ProcessFunction {
             permits: Semaphore::new(config.concurrency.max(1)),
             config,
             idle: Mutex::default(),
-            busy: Arc::default(),
+            busy: Mutex::default(),
             next: AtomicU64::new(1),
             counts: Counts::default(),
             cold_starts: AtomicU64::new(0),
@@ -199,25 +199,42 @@ impl ProcessFunction {
         *sandbox.open.lock().unwrap_or_else(PoisonError::into_inner) = Some((id.clone(), send));
         let deadline_ms = SystemClock.now_ms() + i64::try_from(self.config.timeout.as_millis()).unwrap_or(i64::MAX);
         let pid = sandbox.child.id().unwrap_or(0);
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(number, pid);
+        let _busy = Busy::new(self, pid);
         let limit = self.config.memory_mb << 20;
         let queued = sandbox.work.send(Invocation { id, payload, deadline_ms }).await;
-        let result = if queued.is_err() {
-            Err(FunctionError::Crashed("its Runtime API ended".to_owned()))
-        } else {
-            tokio::select! {
-                answered = answer => answered.unwrap_or_else(|_| Err(FunctionError::Crashed("no answer".to_owned()))),
-                status = sandbox.child.wait() => Err(FunctionError::Crashed(
-                    status.map_or_else(|e| e.to_string(), |s| s.to_string()))),
-                () = tokio::time::sleep(self.config.timeout) => Err(FunctionError::TimedOut(self.config.timeout)),
-                never = throttled(pid, self.share()) => match never {},
-                () = over_memory(pid, limit) => Err(FunctionError::Crashed(
-                    format!("more than {} MiB of memory", self.config.memory_mb))),
-            }
-        };
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
-        result
+        if queued.is_err() {
+            return Err(FunctionError::Crashed("its Runtime API ended".to_owned()));
+        }
+        tokio::select! {
+            answered = answer => answered.unwrap_or_else(|_| Err(FunctionError::Crashed("no answer".to_owned()))),
+            status = sandbox.child.wait() => Err(FunctionError::Crashed(
+                status.map_or_else(|e| e.to_string(), |s| s.to_string()))),
+            () = tokio::time::sleep(self.config.timeout) => Err(FunctionError::TimedOut(self.config.timeout)),
+            never = throttled(pid, self.share()) => match never {},
+            () = over_memory(pid, limit) => Err(FunctionError::Crashed(
+                format!("more than {} MiB of memory", self.config.memory_mb))),
+        }
+    }
+}
+
+/// A process with an open invocation, for [`ProcessFunction::kill_running`]. It is forgotten when this is dropped, which happens before its
+/// sandbox is: a pid that nobody waits for any more may soon be another process.
+struct Busy<'a> {
+    of: &'a ProcessFunction,
+    number: u64,
+}
+
+impl<'a> Busy<'a> {
+    fn new(of: &'a ProcessFunction, pid: u32) -> Self {
+        let number = of.next.fetch_add(1, Ordering::Relaxed);
+        of.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(number, pid);
+        Self { of, number }
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.of.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
     }
 }
 
@@ -405,6 +422,21 @@ mod tests {
         let f = function("while :; do :; done", 0, Duration::from_secs(10));
         let error = f.invoke(Bytes::new()).await.unwrap_err();
         assert!(error.to_string().contains("0 MiB of memory"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_invocation_that_is_dropped_leaves_no_process_to_kill() {
+        let f = Arc::new(function("exec sleep 60", 128, Duration::from_secs(60)));
+        let running = tokio::spawn({
+            let f = f.clone();
+            async move { f.invoke(Bytes::new()).await }
+        });
+        while f.busy.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        running.abort();
+        assert!(running.await.unwrap_err().is_cancelled());
+        assert_eq!(f.kill_running(), 0, "the number may be another process by now");
     }
 
     #[tokio::test]
