@@ -3,13 +3,13 @@
 //! Neighbours: `kinesis` is read, a [`Function`] is invoked. One poller per shard, one batch at a time, in order; a failed batch is tried again
 //! until it succeeds (smaller with `bisect`), and nothing behind it is delivered before. Invariants: 1. a shard is polled only when its
 //! parents are read to their end; 2. the checkpoint is written after the function's success, so a crash in between redelivers; 3. an event
-//! never exceeds Lambda's 6 MB.
+//! never exceeds Lambda's 6 MB; 4. checkpoints are of one stream, not of a name: one that is created again is read from its beginning.
 
 use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
@@ -67,33 +67,60 @@ struct Delivered {
     done: bool,
 }
 
+/// What is kept: the checkpoints of one stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+struct Kept {
+    /// [`Kinesis::identity`] of the stream; shards of another one have the same names.
+    stream: String,
+    shards: BTreeMap<String, Delivered>,
+}
+
 #[derive(Debug)]
 struct Checkpoints {
     file: Option<PathBuf>,
-    shards: Mutex<BTreeMap<String, Delivered>>,
+    kept: Mutex<Kept>,
 }
 
 impl Checkpoints {
     fn open(file: Option<PathBuf>) -> Self {
         let kept =
             file.as_ref().and_then(|f| std::fs::read(f).ok()).and_then(|text| serde_json::from_slice(&text).ok());
-        Self { file, shards: Mutex::new(kept.unwrap_or_default()) }
+        Self { file, kept: Mutex::new(kept.unwrap_or_default()) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn are_of(&self, stream: &str) -> bool {
+        self.lock().stream == stream
+    }
+
+    /// Forgets the stream before.
+    fn start_over(&self, stream: String) {
+        self.write(|kept| *kept = Kept { stream, shards: BTreeMap::new() });
     }
 
     fn get(&self, shard: &str) -> Delivered {
-        self.shards.lock().unwrap_or_else(PoisonError::into_inner).get(shard).cloned().unwrap_or_default()
+        self.lock().shards.get(shard).cloned().unwrap_or_default()
     }
 
     fn set(&self, shard: &str, delivered: Delivered) {
-        let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
-        shards.insert(shard.to_owned(), delivered);
+        self.write(|kept| {
+            kept.shards.insert(shard.to_owned(), delivered);
+        });
+    }
+
+    fn write(&self, change: impl FnOnce(&mut Kept)) {
+        let mut kept = self.lock();
+        change(&mut kept);
         if let Some(file) = &self.file {
             let draft = file.with_extension("new");
-            let kept = serde_json::to_vec(&*shards).map_err(std::io::Error::from).and_then(|text| {
+            let written = serde_json::to_vec(&*kept).map_err(std::io::Error::from).and_then(|text| {
                 std::fs::write(&draft, text)?;
                 std::fs::rename(&draft, file)
             });
-            if let Err(error) = kept {
+            if let Err(error) = written {
                 tracing::error!(%error, "the mapping's checkpoints cannot be written");
             }
         }
@@ -139,12 +166,20 @@ struct Poller {
     checkpoints: Arc<Checkpoints>,
 }
 
-/// Starts a poller for each shard whose parents are done.
+/// Starts a poller for each shard whose parents are done; all anew for a stream that was created again.
 async fn discover(poller: Poller) {
     let mut pollers = JoinSet::new();
     let mut started: Vec<String> = Vec::new();
     let mut changes = poller.kinesis.changes();
     loop {
+        if let Some(stream) = poller.kinesis.identity(&poller.config.stream)
+            && !poller.checkpoints.are_of(&stream)
+        {
+            // Their end first: a poller writes the checkpoint of the stream before.
+            pollers.shutdown().await;
+            started.clear();
+            poller.checkpoints.start_over(stream);
+        }
         for shard in poller.kinesis.shards(&poller.config.stream) {
             let ready = shard.parents.iter().all(|parent| poller.checkpoints.get(parent).done);
             if ready && !started.contains(&shard.id) && !poller.checkpoints.get(&shard.id).done {

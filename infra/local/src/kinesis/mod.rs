@@ -191,6 +191,12 @@ impl Kinesis {
         shards.iter().map(info).collect()
     }
 
+    /// Tells a stream from an earlier one of its name, as its creation time does on AWS: the first sequence number of its first shard.
+    pub fn identity(&self, stream: &str) -> Option<String> {
+        let book = self.book();
+        book.streams.streams.get(stream)?.shards.first().map(|shard| shard.first.text())
+    }
+
     /// The sequence number given out last, over all streams: reading after it is reading from `LATEST`.
     pub fn latest(&self) -> String {
         self.book().streams.sequence.text()

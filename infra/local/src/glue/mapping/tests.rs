@@ -126,3 +126,30 @@ async fn what_was_not_acknowledged_is_delivered_again_after_a_restart() {
     let _second = Mapping::start(MappingConfig { checkpoints: file, ..config(10) }, kinesis, function);
     assert_eq!(until(&log, 2).await, ["2", "3"]);
 }
+
+#[tokio::test]
+async fn a_stream_that_is_created_again_is_read_from_its_beginning() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = Some(dir.path().join("mapping.json"));
+    let kinesis = stream(2).await;
+    let half = (u128::MAX / 2 + 1).to_string();
+    let split = json!({"StreamName": "s", "ShardToSplit": "shardId-000000000000", "NewStartingHashKey": half});
+    kinesis.request("SplitShard", split).await.unwrap();
+    put(&kinesis, "child").await;
+    let again = async |data: &str| {
+        kinesis.request("DeleteStream", json!({"StreamName": "s"})).await.unwrap();
+        kinesis.create_stream("s", 1).unwrap();
+        put(&kinesis, data).await;
+    };
+    let (function, log) = logging(|_, _| Ok("{}".into()));
+    let config = MappingConfig { checkpoints: file, ..config(1) };
+    let first = Mapping::start(config.clone(), kinesis.clone(), function.clone());
+    assert_eq!(until(&log, 3).await, ["0", "1", "child"]);
+    // While the mapping runs, and while it does not.
+    again("second").await;
+    assert_eq!(until(&log, 4).await.last().unwrap(), "second");
+    drop(first);
+    again("third").await;
+    let _second = Mapping::start(config, kinesis.clone(), function);
+    assert_eq!(until(&log, 5).await.last().unwrap(), "third");
+}
