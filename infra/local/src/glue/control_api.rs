@@ -15,8 +15,8 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::{Function, MappingConfig};
-use crate::{ACCOUNT, Kinesis, REGION};
+use super::{Function, MappingConfig, lineage};
+use crate::{ACCOUNT, Kinesis, REGION, s3::TRACE_HEADER};
 
 /// What runs now: asked at each call, so functions and mappings may come and go.
 pub trait Registry: Send + Sync {
@@ -72,15 +72,17 @@ async fn invoke(
         return (StatusCode::NOT_FOUND, [("x-amzn-errortype", "ResourceNotFoundException")], Json(body))
             .into_response();
     };
+    let depth = lineage::after(headers.get(TRACE_HEADER).and_then(|id| id.to_str().ok()));
+    let invocation = lineage::at_depth(depth, async move { (function.invoke(payload).await, function) });
     if headers.get("x-amz-invocation-type").is_some_and(|t| t == "Event") {
         tokio::spawn(async move {
-            if let Err(error) = function.invoke(payload).await {
+            if let (Err(error), function) = invocation.await {
                 tracing::warn!(function = function.name(), %error, "an asynchronous invocation failed");
             }
         });
         return StatusCode::ACCEPTED.into_response();
     }
-    match function.invoke(payload).await {
+    match invocation.await.0 {
         Ok(answer) => (StatusCode::OK, answer).into_response(),
         Err(error) => {
             let body = json!({"errorMessage": error.to_string(), "errorType": "Error"});

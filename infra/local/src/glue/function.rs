@@ -18,6 +18,8 @@ use futures::future::BoxFuture;
 use siltstone_store::{Clock, SystemClock};
 use tokio::sync::{Semaphore, watch};
 
+use super::lineage;
+
 /// Why an invocation failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FunctionError {
@@ -112,7 +114,7 @@ impl Function for InProcess {
         let started = SystemClock.now_ms();
         let deadline = started + i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX);
         let mut kills = self.kills.subscribe();
-        let running = (self.handler)(payload, deadline);
+        let running = lineage::at_depth(lineage::depth(), (self.handler)(payload, deadline));
         let result = tokio::select! {
             answer = running => answer.map_err(FunctionError::Handled),
             () = tokio::time::sleep(self.timeout) => Err(FunctionError::TimedOut(self.timeout)),

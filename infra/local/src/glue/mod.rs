@@ -5,6 +5,7 @@
 
 pub mod control_api;
 pub mod function;
+pub mod lineage;
 pub mod mapping;
 pub mod notify;
 pub mod process;

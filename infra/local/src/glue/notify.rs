@@ -1,7 +1,7 @@
 //! S3 notifications: created objects below a prefix start a function, asynchronously.
 //!
 //! Neighbours: `s3` sends [`ObjectCreated`]; functions take the event JSON of S3. As AWS: at least once, in no promised order, two retries.
-//! Recursive-loop detection: a chain of more than 16 invocations through S3 is stopped unless the function allows it.
+//! Recursive-loop detection: a chain through S3 is stopped after 16 invocations unless the function allows it; `lineage` tells the depth.
 
 use std::{
     sync::{
@@ -16,7 +16,7 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::Function;
+use super::{Function, lineage};
 use crate::{ObjectCreated, REGION};
 
 /// Lambda stops a chain of about this many invocations.
@@ -68,8 +68,8 @@ pub async fn run(
             if rule.bucket != event.bucket || !event.key.starts_with(&rule.prefix) {
                 continue;
             }
-            let chain = event.lineage.as_ref().and_then(|l| l.parse::<u32>().ok()).unwrap_or(0);
-            if chain >= CHAIN_MAX && !rule.allows_loops {
+            let depth = lineage::after(event.lineage.as_deref());
+            if depth >= CHAIN_MAX && !rule.allows_loops {
                 counts.loops.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(function = rule.function.name(), "a recursive loop was stopped");
                 continue;
@@ -79,7 +79,8 @@ pub async fn run(
                 None => (1, Duration::ZERO),
             };
             for _ in 0..times {
-                tokio::spawn(deliver(rule.function.clone(), event_json(&event), delay, delivery, counts.clone()));
+                let delivered = deliver(rule.function.clone(), event_json(&event), delay, delivery, counts.clone());
+                tokio::spawn(lineage::at_depth(depth, delivered));
             }
         }
     }
@@ -176,7 +177,8 @@ mod tests {
         let counts: Arc<NotifyCounts> = Arc::default();
         let delivery = Delivery { rough: None, retry_after: Duration::from_millis(1) };
         let running = tokio::spawn(run(receive, move || vec![rule.clone()], delivery, counts.clone()));
-        for e in [event("tasks/a=b c", None), event("other/x", None), event("tasks/loop", Some("16"))] {
+        for e in [event("tasks/a=b c", None), event("other/x", None), event("tasks/loop", Some(&lineage::trace_id(15)))]
+        {
             send.send(e).unwrap();
         }
         drop(send);

@@ -36,7 +36,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Function, FunctionError, function::Counts};
+use super::{Function, FunctionError, function::Counts, lineage};
 use crate::{ACCOUNT, REGION};
 
 /// How a function's process is started.
@@ -94,6 +94,7 @@ struct Invocation {
     id: String,
     payload: Bytes,
     deadline_ms: i64,
+    trace_id: String,
 }
 
 type Answer = Result<Bytes, FunctionError>;
@@ -201,7 +202,8 @@ impl ProcessFunction {
         let pid = sandbox.child.id().unwrap_or(0);
         let _busy = Busy::new(self, pid);
         let limit = self.config.memory_mb << 20;
-        let queued = sandbox.work.send(Invocation { id, payload, deadline_ms }).await;
+        let trace_id = lineage::trace_id(lineage::depth());
+        let queued = sandbox.work.send(Invocation { id, payload, deadline_ms, trace_id }).await;
         if queued.is_err() {
             return Err(FunctionError::Crashed("its Runtime API ended".to_owned()));
         }
@@ -356,7 +358,7 @@ async fn next(State(api): State<Arc<Api>>) -> Response {
         ("lambda-runtime-aws-request-id", invocation.id),
         ("lambda-runtime-deadline-ms", invocation.deadline_ms.to_string()),
         ("lambda-runtime-invoked-function-arn", api.arn.clone()),
-        ("lambda-runtime-trace-id", "Root=1-00000000-000000000000000000000000;Sampled=0".to_owned()),
+        ("lambda-runtime-trace-id", invocation.trace_id),
     ] {
         if let Ok(value) = HeaderValue::from_str(&value) {
             headers.insert(HeaderName::from_static(name), value);

@@ -23,7 +23,7 @@ pub use functions::{Bootstraps, Hosted, Mode, Role, Runner};
 use crate::{
     Stack, StackError,
     glue::{
-        Function, MappingConfig, control_api,
+        Function, MappingConfig, control_api, lineage,
         notify::{self, Delivery, NotifyCounts, Rule},
         process::Output,
     },
@@ -254,7 +254,7 @@ impl Host {
     }
 }
 
-/// Clients of a local stack.
+/// Clients of a local stack, for functions of this process as for anyone else.
 pub async fn clients(endpoints: &crate::Endpoints) -> Clients {
     let at = ClientEndpoints {
         s3: Some(endpoints.s3.clone()),
@@ -262,7 +262,8 @@ pub async fn clients(endpoints: &crate::Endpoints) -> Clients {
         kinesis: Some(endpoints.kinesis.clone()),
         lambda: Some(endpoints.lambda.clone()),
     };
-    Clients::at(&at, Timeouts::default()).await
+    let clients = Clients::at(&at, Timeouts::default()).await;
+    Clients { s3: lineage::traced(&clients.s3), ..clients }
 }
 
 fn ports(clients: &Clients, bucket: &str, items_table: &str) -> Ports {

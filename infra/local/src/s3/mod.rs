@@ -27,6 +27,9 @@ use tokio::{net::TcpListener, sync::mpsc::UnboundedSender, task::JoinSet};
 
 use crate::StackError;
 
+/// The header by which the SDK, within a Lambda function, sends the trace id of the invocation.
+pub(crate) const TRACE_HEADER: &str = "x-amzn-trace-id";
+
 /// An object came to be, by a put, a copy or a completed upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectCreated {
@@ -40,7 +43,7 @@ pub struct ObjectCreated {
     pub etag: String,
     /// 16 hexadecimal digits that grow with each event of the stack.
     pub sequencer: String,
-    /// The writer's `x-amzn-trace-id`, which the SDK sends from within a Lambda function: what loops are found by.
+    /// The writer's trace id, if it is a Lambda function: what loops are found by.
     pub lineage: Option<String>,
     /// When, in milliseconds since 1970.
     pub time_ms: i64,

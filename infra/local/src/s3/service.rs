@@ -29,7 +29,7 @@ use s3s::{
 };
 
 use super::{
-    GateDecision, S3,
+    GateDecision, S3, TRACE_HEADER,
     body::Body,
     list::{Ask, Page, page},
     receive::{Claims, receive},
@@ -152,7 +152,7 @@ fn write<T>(req: &S3Request<T>, bucket: &str, key: &str, condition: Condition) -
     if key.is_empty() || key.len() > 1_024 {
         return Err(s3_error!(KeyTooLongError, "a key has 1 to 1024 bytes"));
     }
-    let lineage = req.headers.get("x-amzn-trace-id").and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let lineage = req.headers.get(TRACE_HEADER).and_then(|v| v.to_str().ok()).map(str::to_owned);
     Ok(Write { bucket: bucket.to_owned(), key: key.to_owned(), condition, lineage })
 }
 
