@@ -15,7 +15,10 @@ use std::{
 use indicatif::ProgressBar;
 use serde_json::json;
 use siltstone_decode::{Decoded, Decoder};
-use siltstone_format::{bucket::Bucketer, value::Value};
+use siltstone_format::{
+    bucket::{Bucketer, hash_bytes},
+    value::Value,
+};
 use siltstone_store::stream::{PUT_RECORDS_MAX, PutRecord, StreamErrorKind, StreamWriter};
 use siltstone_table::{Purpose, Table, settings::Feed, text};
 
@@ -254,11 +257,13 @@ fn split(records: VecDeque<Pending>) -> (Vec<Pending>, VecDeque<Pending>) {
     (call, rest)
 }
 
-/// The middle of a bucket's share of the hash range: a shard that is cut between shares touches only whole buckets.
-pub(crate) fn hash_key(bucketer: &Bucketer, bucket_key: &[Value]) -> Option<u128> {
+/// A point in the bucket's slice of the hash range, the same for every record of a key: a shard that is cut between slices touches only whole
+/// buckets, and the shards of a slice share its keys.
+pub(crate) fn hash_key(bucketer: &Bucketer, bucket_key: &[Value], partition_key: &str) -> Option<u128> {
     let bucket = u128::try_from(bucketer.bucket(bucket_key).ok()?.0).ok()?;
-    let share = u128::MAX / u128::try_from(bucketer.buckets()).ok()?.max(1);
-    Some(share * bucket + share / 2)
+    let slice = u128::MAX / u128::try_from(bucketer.buckets()).ok()?.max(1);
+    let position = u128::from(hash_bytes(partition_key.as_bytes()).cast_unsigned());
+    Some(slice * bucket + (slice >> 32) * position)
 }
 
 /// Finds partition keys, and hash keys for aligned buckets.
@@ -298,7 +303,7 @@ impl<'a> Keys<'a> {
         let partition_key = if partition_key.is_empty() { "empty".to_owned() } else { partition_key };
         let explicit_hash_key = self.bucketer.as_ref().and_then(|bucketer| {
             let values: Vec<Value> = self.bucket_key.iter().filter_map(|&c| row.get(c).cloned()).collect();
-            hash_key(bucketer, &values)
+            hash_key(bucketer, &values, &partition_key)
         });
         (PutRecord { data: line.into(), partition_key, explicit_hash_key }, false)
     }
@@ -314,6 +319,7 @@ mod tests {
     use std::sync::Mutex;
 
     use async_trait::async_trait;
+    use siltstone_format::{bucket::BucketFunction, types::DataType};
     use siltstone_store::stream::{Put, PutFailure, StreamError, StreamResult};
 
     use super::*;
@@ -321,6 +327,27 @@ mod tests {
     fn record(key: &str, data: &'static str) -> Pending {
         let record = PutRecord { data: data.into(), partition_key: key.to_owned(), explicit_hash_key: None };
         Pending { line: 1, record }
+    }
+
+    #[test]
+    fn keys_of_one_bucket_spread_over_all_shards_of_its_slice_and_each_key_keeps_its_place() {
+        let bucketer =
+            |buckets| Bucketer::new(vec![DataType::parse("BIGINT").unwrap()], BucketFunction::Murmur, buckets).unwrap();
+        let place =
+            |bucketer: &Bucketer, key: i64| hash_key(bucketer, &[Value::BigInt(key)], &key.to_string()).unwrap();
+        let one = bucketer(1);
+        let mut shards = [0; 4];
+        for key in 0..1_000 {
+            // Four shards share the range evenly.
+            shards[usize::try_from(place(&one, key) >> 126).unwrap()] += 1;
+            assert_eq!(place(&one, key), place(&one, key), "a key stays in its shard");
+        }
+        assert!(shards.iter().all(|keys| (200..300).contains(keys)), "{shards:?}");
+        let seven = bucketer(7);
+        for key in 0..1_000 {
+            let bucket = u128::try_from(seven.bucket(&[Value::BigInt(key)]).unwrap().0).unwrap();
+            assert_eq!(place(&seven, key) / (u128::MAX / 7), bucket, "within the bucket's slice");
+        }
     }
 
     #[test]

@@ -169,11 +169,9 @@ impl World {
     async fn produce(&mut self, changes: Vec<Change>) -> Result<(), Failure> {
         let mut records: VecDeque<PutRecord> = VecDeque::new();
         for change in &changes {
-            records.push_back(PutRecord {
-                data: change.payload.clone().into(),
-                partition_key: change.key.to_string(),
-                explicit_hash_key: hash_key(&self.bucketer, &[Cell::BigInt(change.key)]),
-            });
+            let partition_key = change.key.to_string();
+            let explicit_hash_key = hash_key(&self.bucketer, &[Cell::BigInt(change.key)], &partition_key);
+            records.push_back(PutRecord { data: change.payload.clone().into(), partition_key, explicit_hash_key });
         }
         self.put(records).await?;
         changes.iter().for_each(|change| self.oracle.apply(change));
