@@ -9,7 +9,7 @@ use siltstone_aws::{Clients, LambdaMappings, Stores, Timeouts};
 use siltstone_store::{clock::SystemClock, ids::RandomIds};
 use siltstone_table::{Ports, settings::FunctionSettings};
 
-use crate::Handler;
+use crate::{Handler, handler::MaintainEvent};
 
 /// Runs until Lambda stops the sandbox.
 ///
@@ -26,9 +26,11 @@ pub async fn serve() -> Result<(), Error> {
     let handler = Handler::new(ports, Some(Arc::new(LambdaMappings::new(clients.lambda.clone()))), settings)
         .with_meter(stores.meter);
     let (handler, retry) = (&handler, &retry);
-    lambda_runtime::run(service_fn(move |event: LambdaEvent<serde_json::Value>| async move {
-        retry.set_deadline_ms(i64::try_from(event.context.deadline).unwrap_or(i64::MAX));
-        handler.handle(|line| println!("{line}")).await.map_err(|error| Error::from(error.to_string()))
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<MaintainEvent>| async move {
+        let deadline = i64::try_from(event.context.deadline).unwrap_or(i64::MAX);
+        retry.set_deadline_ms(deadline);
+        let answer = handler.handle(event.payload, deadline, |line| println!("{line}")).await;
+        answer.map_err(|error| Error::from(error.to_string()))
     }))
     .await
 }

@@ -223,18 +223,28 @@ impl Io {
     pub(crate) async fn list(&self, step: StepName, prefix: String) -> Result<Vec<ObjectHead>, CommitError> {
         let mut all: Vec<ObjectHead> = Vec::new();
         loop {
-            let start_after = all.last().map(|o| o.key.clone());
-            let effect = Effect::List { prefix: prefix.clone(), start_after, limit: PAGE };
-            match self.settle(step, &prefix, effect).await? {
-                Reply::Listed { objects, more } => {
-                    let empty = objects.is_empty();
-                    all.extend(objects);
-                    if !more || empty {
-                        return Ok(all);
-                    }
-                }
-                _ => return Err(unfit(step)),
+            let (page, more) = self.page(step, &prefix, all.last().map(|o| o.key.clone())).await?;
+            all.extend(page);
+            if !more {
+                return Ok(all);
             }
+        }
+    }
+
+    /// Some objects below a prefix, after a key, and whether more follow them.
+    pub(crate) async fn page(
+        &self,
+        step: StepName,
+        prefix: &str,
+        start_after: Option<String>,
+    ) -> Result<(Vec<ObjectHead>, bool), CommitError> {
+        let effect = Effect::List { prefix: prefix.to_owned(), start_after, limit: PAGE };
+        match self.settle(step, prefix, effect).await? {
+            Reply::Listed { objects, more } => {
+                let more = more && !objects.is_empty();
+                Ok((objects, more))
+            }
+            _ => Err(unfit(step)),
         }
     }
 }

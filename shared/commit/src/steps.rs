@@ -19,8 +19,8 @@
 //! **create**: 1 put `schema-0` if absent, before the pointer, which makes the table exist. 2 read a schema that is there. 3 create the pointer.
 //! 4 read a pointer that is there.
 //!
-//! **expire**: 1 read options' inputs: names, times, tags, consumers. 2 raise `earliest` in the pointer: from now on no tag may be put below and
-//! no reader of the pointer starts there. 3 find the files that die. 4 delete data and changelog files, 5 manifests and lists, 6 the
+//! **expire**: 1 read options' inputs: names, times, tags, consumers. 2 find the files that die, while all that names them is still there.
+//! 3 raise `earliest` in the pointer: from now on no tag may be put below and no reader of the pointer starts there. 4 delete data and changelog files, 5 manifests and lists, 6 the
 //! names, oldest first, so that a crash leaves the walk repeatable; 7 move EARLIEST.
 //!
 //! **sweep**: 1 take the time. 2 raise `sweep_cutoff` in the pointer: a commit that references older files is refused from here on.

@@ -11,7 +11,7 @@ use siltstone_format::{
     id::{Bucket, SnapshotId},
 };
 use siltstone_lsm::buffer::Touched;
-use siltstone_store::object::PutMode;
+use siltstone_store::object::{PutMode, list_all};
 
 use crate::{
     error::{Result, TableError},
@@ -170,6 +170,17 @@ async fn put(table: &Table, partition_path: &str, task: &CompactTask, mode: PutM
         Err(error) if error.kind() == siltstone_store::object::ObjectErrorKind::PreconditionFailed => Ok(()),
         Err(error) => Err((*error).into()),
     }
+}
+
+/// Removes task objects that were put before a time: of lost races, of buckets that somebody else was compacting. What is still due is put
+/// again by the schedule. Returns how many.
+pub(crate) async fn remove_tasks(table: &Table, before_ms: i64) -> Result<u64> {
+    let tasks = list_all(table.ports.objects.as_ref(), &table.at.tasks()).await.map_err(|e| *e)?;
+    let old: Vec<String> = tasks.into_iter().filter(|o| o.last_modified_ms < before_ms).map(|o| o.key).collect();
+    if !old.is_empty() {
+        table.ports.objects.delete(&old).await.map_err(|e| *e)?;
+    }
+    Ok(old.len() as u64)
 }
 
 /// Takes compacted runs off a bucket's hint.

@@ -1,7 +1,10 @@
-//! What the schedule does: repair publication, plan missed compactions, expire, sweep, free slots, check the event source mapping.
+//! What the schedule does: check the event source mapping, repair publication, plan missed compactions, expire, free slots; once a day, sweep.
 //!
 //! Neighbours: the `maintain` function and `silt expire`; the protocols are `commit`'s. Invariants: 1. each task is independent: one that fails
-//! is reported and does not stop the others; 2. every task may run at any time, any number of times, beside any other.
+//! is reported and does not stop the others; 2. every task may run at any time, any number of times, beside any other; 3. no task begins when
+//! time is over, and those left are named; 4. an idle table costs a run no listing of its files.
+
+use std::future::Future;
 
 use serde::{Deserialize, Serialize};
 use siltstone_commit::protocol::{self, ExpireOptions, SweepOptions};
@@ -13,7 +16,7 @@ use siltstone_store::{
 
 use crate::{
     compact,
-    debt::{CompactTask, renew_task},
+    debt::{self, CompactTask, renew_task},
     driver::drive,
     error::{Result, TableError},
     name::TableRef,
@@ -24,6 +27,16 @@ use crate::{
 
 /// Sort key of the record of what the event source mapping was seen to be.
 pub const MAPPING_ITEM: &str = "mapping";
+/// Sort key of the item that says when the next sweep is due.
+pub const SWEEP_ITEM: &str = "sweep";
+/// A sweep lists all of a table's objects, and an orphan is at least a day old: one a day is enough.
+const SWEEP_EVERY_MS: i64 = 86_400_000;
+/// A sweep that failed, or whose function was stopped, is tried again after this long.
+const SWEEP_AGAIN_MS: i64 = 3_600_000;
+/// Retries of an event end after six hours: nobody comes any more for a task object of this age.
+const TASK_AGE_MS: i64 = 86_400_000;
+/// With less time left, ms, no task begins.
+const TASK_MS: i64 = 10_000;
 
 /// What one run did.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -37,6 +50,10 @@ pub struct MaintainReport {
     pub expired: u64,
     /// Objects deleted by expiry.
     pub deleted: u64,
+    /// Whether this run swept: once a day, or as it was told to.
+    pub swept: bool,
+    /// Task objects removed that nobody came for.
+    pub stale_tasks: u64,
     /// Orphans found (a dry run) or deleted.
     pub orphans: u64,
     /// Bytes of them.
@@ -47,65 +64,82 @@ pub struct MaintainReport {
     pub mapping_faults: Vec<String>,
     /// Tasks that failed, in words.
     pub failures: Vec<String>,
+    /// Tasks that were not begun because time was over.
+    pub left: Vec<String>,
 }
 
-/// Which tasks to run.
+/// How to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaintainRequest {
-    /// Expire snapshots.
-    pub expire: bool,
-    /// Look for orphans; deleted only without `dry_run`.
-    pub sweep: bool,
-    /// The sweep only counts.
+    /// Sweep now, though it is not due.
+    pub sweep_now: bool,
+    /// The sweep only counts orphans.
     pub dry_run: bool,
+    /// When time is over, ms since 1970.
+    pub deadline_ms: i64,
 }
 
-/// Runs all tasks on one table.
+/// Runs all tasks on one table. What fails, and what time did not suffice for, stands in the report.
 ///
-/// # Errors
-/// Only when the table cannot be opened; failures of single tasks stand in the report.
+/// The mapping is first, since `ingest` stands still until it is checked; the sweep, which may take long, is last.
 pub async fn run(
     table: &Table,
     mappings: Option<(&dyn EventSourceMappings, &str)>,
     request: &MaintainRequest,
-) -> Result<MaintainReport> {
-    let mut report = MaintainReport::default();
-    let loaded = drive(protocol::load(&table.context, false), &table.ports, &table.at).await?;
-    report.snapshot = loaded.snapshot.map(|s| s.id.0);
-    let mut note = |what: &str, result: Result<()>| {
-        if let Err(error) = result {
-            report.failures.push(format!("{what}: {error}"));
-        }
-    };
-    let mut tasks = 0;
-    note("plan", plan(table).await.map(|n| tasks = n));
-    let mut expired = (0, 0);
-    if request.expire && !table.options.write_only {
-        note("expire", expire(table).await.map(|e| expired = (e.snapshots.len() as u64, e.keys.len() as u64)));
-    }
-    let mut orphans = (0, 0);
-    if request.sweep {
-        note("sweep", sweep(table, request.dry_run).await.map(|s| orphans = (s.keys.len() as u64, s.bytes)));
-    }
-    let mut slots = 0;
-    note(
-        "slots",
-        drive(protocol::release_slots(&table.context), &table.ports, &table.at).await.map(|s| slots = s.len() as u64),
-    );
-    let mut faults = Vec::new();
+) -> MaintainReport {
+    let mut run = Run { table, deadline_ms: request.deadline_ms, report: MaintainReport::default() };
     if let Some((mappings, function)) = mappings {
-        note("mapping", check_mapping(&table.ports, &table.at, mappings, function).await.map(|f| faults = f));
+        let check = check_mapping(&table.ports, &table.at, mappings, function);
+        run.task("mapping", check, |report, faults| report.mapping_faults = faults).await;
     }
-    Ok(MaintainReport {
-        tasks,
-        expired: expired.0,
-        deleted: expired.1,
-        orphans: orphans.0,
-        orphan_bytes: orphans.1,
-        slots_freed: slots,
-        mapping_faults: faults,
-        ..report
+    let load = drive(protocol::load(&table.context, false), &table.ports, &table.at);
+    run.task("publication", load, |report, loaded| report.snapshot = loaded.snapshot.map(|s| s.id.0)).await;
+    run.task("plan", plan(table), |report, tasks| report.tasks = tasks).await;
+    if !table.options.write_only {
+        run.task("expire", expire(table), |report, expired| {
+            report.expired = expired.snapshots.len() as u64;
+            report.deleted = expired.keys.len() as u64;
+        })
+        .await;
+    }
+    let slots = drive(protocol::release_slots(&table.context), &table.ports, &table.at);
+    run.task("slots", slots, |report, freed| report.slots_freed = freed.len() as u64).await;
+    run.task("sweep", sweep_if_due(table, request), |report, found| {
+        if let Some((stale_tasks, swept)) = found {
+            report.swept = true;
+            report.stale_tasks = stale_tasks;
+            report.orphans = swept.keys.len() as u64;
+            report.orphan_bytes = swept.bytes;
+        }
     })
+    .await;
+    run.report
+}
+
+/// A run on its way.
+struct Run<'a> {
+    table: &'a Table,
+    deadline_ms: i64,
+    report: MaintainReport,
+}
+
+impl Run<'_> {
+    /// Runs a task unless time is over, and notes what it found.
+    async fn task<T>(
+        &mut self,
+        name: &str,
+        task: impl Future<Output = Result<T>>,
+        note: impl FnOnce(&mut MaintainReport, T),
+    ) {
+        if self.table.ports.clock.now_ms().saturating_add(TASK_MS) > self.deadline_ms {
+            self.report.left.push(name.to_owned());
+            return;
+        }
+        match task.await {
+            Ok(found) => note(&mut self.report, found),
+            Err(error) => self.report.failures.push(format!("{name}: {error}")),
+        }
+    }
 }
 
 /// Puts a task for every bucket at or over the trigger by its real manifests, over one that is there: its event may be lost.
@@ -146,6 +180,27 @@ pub async fn sweep(table: &Table, dry_run: bool) -> Result<protocol::Swept> {
     table.options.check(&table.schema, Purpose::Expire)?;
     let options = SweepOptions { dry_run, ..SweepOptions::default() };
     drive(protocol::sweep(&table.context, options), &table.ports, &table.at).await
+}
+
+/// Sweeps, and removes task objects that nobody came for, once a day or as told; how many those were, and what was swept.
+async fn sweep_if_due(table: &Table, request: &MaintainRequest) -> Result<Option<(u64, protocol::Swept)>> {
+    let now = table.ports.clock.now_ms();
+    let item = table.ports.items.get(&table.at.partition(), SWEEP_ITEM).await?;
+    let due = item.and_then(|item| item.attributes.get("due")?.as_n()).unwrap_or(0);
+    if now < due && !request.sweep_now {
+        return Ok(None);
+    }
+    // Before it begins: one that takes more time than there is must not begin again with each run.
+    set_sweep_due(table, now + SWEEP_AGAIN_MS).await?;
+    let stale = debt::remove_tasks(table, now - TASK_AGE_MS).await?;
+    let swept = sweep(table, request.dry_run).await?;
+    set_sweep_due(table, now + SWEEP_EVERY_MS).await?;
+    Ok(Some((stale, swept)))
+}
+
+async fn set_sweep_due(table: &Table, due_ms: i64) -> Result<()> {
+    let item = Item::new(table.at.partition(), SWEEP_ITEM, 1).with("due", Attr::N(due_ms));
+    Ok(table.ports.items.put(&item, ItemCondition::None).await?)
 }
 
 /// What makes a mapping unsafe: late sub-batches would look like duplicates and be lost.

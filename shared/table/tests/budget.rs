@@ -1,4 +1,5 @@
 //! What each use-case asks of S3 and DynamoDB, counted: a request more is a price rise for everybody, so the counts are exact.
+//! The schedule's are in `functions/maintain/tests/budget.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod world;
@@ -13,7 +14,6 @@ use siltstone_table::{
     Ports, Table,
     compact::{CompactRequest, Compacted, buckets, compact_bucket},
     ingest::{Ingest, IngestReport},
-    maintain,
     settings::{CompactLimits, IngestLimits},
 };
 use world::*;
@@ -140,18 +140,4 @@ async fn a_compaction_of_five_runs_costs_as_many_puts_as_an_event() {
     let usage = meter.snapshot().since(&before);
     assert_eq!(usage.s3_put_class(), 6, "{usage:?}");
     assert_eq!(usage.dynamo(), 4, "{usage:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_idle_table_costs_a_schedule_three_requests_of_the_put_class() {
-    let world = world(false, &[("bucket", "1")]).await;
-    let (ports, meter) = metered(&world);
-    let table = Table::open(&ports, &world.at, Authority::Pointer, Purpose::Read).await.unwrap();
-    world.ingest().handle(&batch(1, &[row(1, "first")]), FAR).await.unwrap();
-    let before = meter.snapshot();
-    maintain::plan(&table).await.unwrap();
-    maintain::expire(&table).await.unwrap();
-    let usage = meter.snapshot().since(&before);
-    assert!(usage.s3_put_class() <= 3, "{usage:?}");
-    assert!(usage.dynamo() <= 3, "{usage:?}");
 }

@@ -302,8 +302,8 @@ async fn maintenance_plans_expires_and_reports() {
         ingest.handle(&batch(10 * (n + 1), &[row(1, &format!("v{n}"))]), FAR).await.unwrap();
     }
     world.clock.advance(std::time::Duration::from_secs(3_600));
-    let request = maintain::MaintainRequest { expire: true, sweep: true, dry_run: true };
-    let report = maintain::run(&world.open().await, None, &request).await.unwrap();
+    let request = maintain::MaintainRequest { sweep_now: false, dry_run: true, deadline_ms: FAR };
+    let report = maintain::run(&world.open().await, None, &request).await;
     assert_eq!((report.snapshot, report.tasks, report.failures.len()), (Some(6), 1, 0), "{report:?}");
     assert!(report.expired >= 4, "{report:?}");
     assert_eq!(world.rows(None).await, pairs(&[(1, "v5")]));

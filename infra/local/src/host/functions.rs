@@ -294,10 +294,10 @@ fn handler(
             let mappings = Arc::new(LambdaMappings::new(shared.clients.lambda.clone()));
             let handler = siltstone_maintain::Handler::new(ports, Some(mappings), settings).with_meter(stores.meter);
             let handler = Arc::new(handler);
-            Arc::new(move |_, _| {
+            Arc::new(move |payload: Bytes, deadline| {
                 let (handler, output) = (handler.clone(), output.clone());
                 Box::pin(async move {
-                    let answer = handler.handle_json(|line| output(&line)).await;
+                    let answer = handler.handle_json(&payload, deadline, |line| output(&line)).await;
                     answer.map(Bytes::from).map_err(|e| e.to_string())
                 })
             })

@@ -63,13 +63,19 @@ pub(crate) async fn run(io: Io, context: TableContext, options: SweepOptions) ->
         reach.add_lists(&io, steps::SWEEP_ROOTS, &context, &root.snapshot, root.partial).await?;
         reach.add_files(&io, steps::SWEEP_ROOTS, &context, root.partial).await?;
     }
-    let objects = io.list(steps::SWEEP_LIST, context.key("")).await?;
-    let seen = objects.len() as u64;
     let before = cutoff.saturating_sub(options.clock_skew_ms);
-    let mut candidates: Vec<ObjectHead> = objects
-        .into_iter()
-        .filter(|o| o.last_modified_ms < before && may_go(&context, &o.key) && !reach.keys.contains(&o.key))
-        .collect();
+    let orphan =
+        |o: &ObjectHead| o.last_modified_ms < before && may_go(&context, &o.key) && !reach.keys.contains(&o.key);
+    let (mut candidates, mut seen) = (Vec::new(), 0);
+    let (mut last, mut more) = (None, true);
+    // Page by page: a table's objects may be many more than its orphans.
+    while more {
+        let page;
+        (page, more) = io.page(steps::SWEEP_LIST, &context.key(""), last).await?;
+        last = page.last().map(|o| o.key.clone());
+        seen += page.len() as u64;
+        candidates.extend(page.into_iter().filter(&orphan));
+    }
     if candidates.is_empty() {
         return Ok(Swept { seen, ..Swept::default() });
     }
