@@ -1,38 +1,19 @@
-//! Reads task objects, compacts their buckets, removes finished tasks.
+//! Works off the task objects that an event names, and says what became of them.
 //!
-//! Neighbours: `event`, `siltstone_table::{compact, debt}`. One compactor per bucket by a lease with expiry: for thrift only, the commit's checks
-//! are what makes it safe. Invariants: 1. duplicates and any order of events are harmless; 2. a task is removed only after its bucket was
-//! compacted or needed nothing; 3. an unfinished job puts the next task itself, with a hop count.
+//! Neighbours: `event`, `siltstone_table::task` (all rules). Invariant: 1. an error fails the invocation, so that the event is delivered again.
 
-use std::{
-    convert::Infallible,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::Arc;
 
 use serde::Serialize;
-use siltstone_store::{
-    item::{Attr, Item, ItemCondition, ItemError},
-    meter::Meter,
-    object::ObjectErrorKind,
-};
+use siltstone_store::meter::Meter;
 use siltstone_table::{
-    Authority, Ports, Purpose, Table, TableError,
-    compact::{self, CompactReport, CompactRequest, Compacted},
-    debt::{CompactTask, HOPS_MAX, put_task},
+    Ports, TableError,
     emf::{self, Metering, Metric},
     settings::{CompactLimits, FunctionSettings},
+    task::{self, Fate},
 };
 
 use crate::event::S3Event;
-
-/// A lease that is not renewed is taken over after this long, ms: so long a bucket waits after its compactor died.
-const LEASE_MS: i64 = 15_000;
-/// How often a lease is renewed.
-const RENEW_EVERY: Duration = Duration::from_secs(5);
 
 /// What an invocation did.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -108,9 +89,15 @@ impl Handler {
                 )));
                 break;
             }
-            if let Err(error) = self.task(&key, deadline_ms, &mut summary).await {
-                result = Err(error);
-                break;
+            match task::work_off(&self.ports, &self.settings.table, &key, &self.limits, deadline_ms).await {
+                Ok(fate) => {
+                    tracing::info!(task = key, ?fate, "a task was worked off");
+                    summary.count(&fate);
+                }
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
             }
         }
         let now = self.ports.clock.now_ms();
@@ -139,118 +126,24 @@ impl Handler {
         let summary = self.handle(event, deadline_ms, metrics).await?;
         serde_json::to_vec(&summary).map_err(|e| TableError::Bug(e.to_string()))
     }
-
-    async fn task(&self, key: &str, deadline_ms: i64, summary: &mut CompactSummary) -> Result<(), TableError> {
-        let object = match self.ports.objects.get(key).await {
-            Ok(object) => object,
-            Err(error) if error.kind() == ObjectErrorKind::NotFound => {
-                summary.gone += 1;
-                return Ok(());
-            }
-            Err(error) => return Err((*error).into()),
-        };
-        let task = CompactTask::parse(key, &object.bytes)?;
-        let at = task.table_ref()?;
-        if at != self.settings.table {
-            return Err(TableError::Invalid(format!(
-                "task {key} is for {} ({}), this function serves {} ({}): let the notification's prefix end at the table's own tasks",
-                at.name,
-                at.location(),
-                self.settings.table.name,
-                self.settings.table.location()
-            )));
-        }
-        let table = Table::open(&self.ports, &at, Authority::Pointer, Purpose::Compact).await?;
-        let partition = task.partition_row()?;
-        let values = table.partition_values(&partition).map_err(|e| {
-            TableError::Invalid(format!(
-                "task {key}: its partition is not one of {}: {e}; delete the object, `maintain` plans again what is due",
-                at.name
-            ))
-        })?;
-        let path = table.partition_path(&values)?;
-        let lease = format!("lease#{path}/bucket-{}", task.bucket);
-        let Some(held) = self.take_lease(&table, &lease).await?.map(AtomicU64::new) else {
-            summary.leased += 1;
-            return Ok(());
-        };
-        let bucket = siltstone_format::id::Bucket(task.bucket);
-        let working =
-            compact::compact_bucket(&table, &partition, bucket, CompactRequest::Picked, &self.limits, deadline_ms);
-        let result = tokio::select! {
-            result = working => result,
-            never = self.keep_lease(&table, &lease, &held) => match never {},
-        };
-        self.free_lease(&table, &lease, held.into_inner()).await;
-        match result? {
-            Compacted::Nothing => summary.nothing += 1,
-            Compacted::Done(report) => {
-                count(summary, &report);
-                if !report.complete && task.hops < HOPS_MAX {
-                    let next = CompactTask { hops: task.hops + 1, ..task.clone() };
-                    put_task(&table, &path, &next).await?;
-                }
-            }
-            Compacted::Conflict(reason) => {
-                tracing::info!(table = %at.name, bucket = task.bucket, reason, "compaction lost a race");
-                summary.conflicts += 1;
-                return Ok(());
-            }
-        }
-        self.ports.objects.delete(&[key.to_owned()]).await.map_err(|e| (*e).into())
-    }
-
-    /// Takes the bucket's lease if it is free or has run out; its revision then.
-    async fn take_lease(&self, table: &Table, sort: &str) -> Result<Option<u64>, TableError> {
-        let now = self.ports.clock.now_ms();
-        let partition = table.at.partition();
-        let (rev, condition) = match self.ports.items.get(&partition, sort).await? {
-            None => (1, ItemCondition::Absent),
-            Some(item) => {
-                let until = item.attributes.get("until").and_then(Attr::as_n).unwrap_or(0);
-                if until > now {
-                    return Ok(None);
-                }
-                (item.rev + 1, ItemCondition::RevIs(item.rev))
-            }
-        };
-        let item = Item::new(partition, sort, rev).with("until", Attr::N(now + LEASE_MS));
-        match self.ports.items.put(&item, condition).await {
-            Ok(()) => Ok(Some(rev)),
-            Err(ItemError::ConditionFailed { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Renews the lease for as long as it is polled. One that was taken over is let go: the commit's checks decide between the two.
-    async fn keep_lease(&self, table: &Table, sort: &str, held: &AtomicU64) -> Infallible {
-        loop {
-            self.ports.clock.sleep(RENEW_EVERY).await;
-            let until = self.ports.clock.now_ms() + LEASE_MS;
-            let rev = held.load(Ordering::Relaxed);
-            let item = Item::new(table.at.partition(), sort, rev + 1).with("until", Attr::N(until));
-            match self.ports.items.put(&item, ItemCondition::RevIs(rev)).await {
-                Ok(()) => held.store(rev + 1, Ordering::Relaxed),
-                Err(error) => tracing::warn!(%error, sort, "a lease was not renewed"),
-            }
-        }
-    }
-
-    /// Frees the lease, unless somebody has taken it over.
-    async fn free_lease(&self, table: &Table, sort: &str, rev: u64) {
-        let freed = self.ports.items.delete(&table.at.partition(), sort, ItemCondition::RevIs(rev)).await;
-        if let Err(error) = freed {
-            tracing::warn!(%error, sort, "a lease was not freed; it runs out by itself");
-        }
-    }
 }
 
-fn count(summary: &mut CompactSummary, report: &CompactReport) {
-    summary.compacted += 1;
-    summary.rows_in += report.rows_in;
-    summary.rows_out += report.rows_out;
-    summary.bytes_in += report.bytes_in;
-    summary.bytes_out += report.bytes_out;
+impl CompactSummary {
+    fn count(&mut self, fate: &Fate) {
+        match fate {
+            Fate::Gone => self.gone += 1,
+            Fate::Leased => self.leased += 1,
+            Fate::Nothing => self.nothing += 1,
+            Fate::Conflict(_) => self.conflicts += 1,
+            Fate::Done(report) => {
+                self.compacted += 1;
+                self.rows_in += report.rows_in;
+                self.rows_out += report.rows_out;
+                self.bytes_in += report.bytes_in;
+                self.bytes_out += report.bytes_out;
+            }
+        }
+    }
 }
 
 fn measured(summary: &CompactSummary, failed: bool, ms: i64) -> Vec<Metric> {

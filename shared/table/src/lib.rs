@@ -14,6 +14,7 @@ pub mod emf;
 pub mod error;
 pub mod filter;
 pub mod ingest;
+mod lease;
 mod level_zero;
 mod lists;
 pub mod maintain;
@@ -28,6 +29,7 @@ pub mod settings;
 pub mod source;
 pub mod state;
 pub mod table;
+pub mod task;
 pub mod text;
 pub mod writing;
 

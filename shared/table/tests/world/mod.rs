@@ -102,12 +102,16 @@ impl World {
 
     /// The same world behind a plan of faults.
     pub fn faulty(&self, plan: &FaultPlan) -> Ingest {
-        let ports = Ports {
+        Ingest::new(self.faulty_ports(plan), self.at.clone(), None, IngestLimits::default())
+    }
+
+    /// Its ports behind a plan of faults.
+    pub fn faulty_ports(&self, plan: &FaultPlan) -> Ports {
+        Ports {
             objects: Arc::new(Faulty::new(self.ports.objects.clone(), plan.clone())),
             items: Arc::new(Faulty::new(self.ports.items.clone(), plan.clone())),
             ..self.ports.clone()
-        };
-        Ingest::new(ports, self.at.clone(), None, IngestLimits::default())
+        }
     }
 
     pub async fn open(&self) -> Table {
