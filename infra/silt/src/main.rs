@@ -86,8 +86,7 @@ fn function(role: &str) -> ExitCode {
         Ok(runtime) => runtime,
         Err(_) => return ExitCode::from(3),
     };
-    let roles = [Role::Ingest, Role::Compact, Role::Maintain];
-    let served = match roles.into_iter().find(|r| r.name() == role) {
+    let served = match Role::of_name(role) {
         Some(Role::Ingest) => runtime.block_on(siltstone_ingest::bootstrap::serve()),
         Some(Role::Compact) => runtime.block_on(siltstone_compact::bootstrap::serve()),
         Some(Role::Maintain) => runtime.block_on(siltstone_maintain::bootstrap::serve()),

@@ -55,13 +55,38 @@ impl Role {
         }
     }
 
-    /// Memory in MiB, time limit, and invocations at once: for one machine. `infra/cdk` has sizes of its own.
+    /// The role of a function that calls itself so.
     #[must_use]
-    pub fn size(self) -> (u64, Duration, usize) {
+    pub fn of_name(name: &str) -> Option<Self> {
+        [Self::Ingest, Self::Compact, Self::Maintain].into_iter().find(|role| role.name() == name)
+    }
+
+    /// Memory in MiB: what `infra/cdk` gives without other settings.
+    #[must_use]
+    pub fn memory_mb(self) -> u64 {
         match self {
-            Self::Ingest => (1024, Duration::from_secs(60), 64),
-            Self::Compact => (2048, Duration::from_secs(900), 2),
-            Self::Maintain => (512, Duration::from_secs(300), 1),
+            Self::Ingest => 1024,
+            Self::Compact => 1769,
+            Self::Maintain => 512,
+        }
+    }
+
+    /// Time limit of an invocation: what `infra/cdk` gives without other settings.
+    #[must_use]
+    pub fn timeout(self) -> Duration {
+        match self {
+            Self::Ingest => Duration::from_mins(2),
+            Self::Compact => Duration::from_mins(15),
+            Self::Maintain => Duration::from_mins(5),
+        }
+    }
+
+    /// Invocations at once, for one machine: on AWS the stream's shards, `compactConcurrency` and the schedule say it.
+    fn concurrency(self) -> usize {
+        match self {
+            Self::Ingest => 64,
+            Self::Compact => 2,
+            Self::Maintain => 1,
         }
     }
 }
@@ -225,7 +250,7 @@ fn environment(shared: &Shared, at: &TableRef) -> BTreeMap<String, String> {
 }
 
 fn runner(shared: &Shared, at: &TableRef, role: Role) -> Result<Runner, String> {
-    let (memory_mb, timeout, concurrency) = role.size();
+    let (memory_mb, timeout, concurrency) = (role.memory_mb(), role.timeout(), role.concurrency());
     let name = function_name(at, role);
     let environment = environment(shared, at);
     match &shared.config.mode {
@@ -303,4 +328,20 @@ fn handler(
             })
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_that_the_construct_gives() {
+        let construct = include_str!("../../../cdk/lib/siltstone-table.ts");
+        for role in [Role::Ingest, Role::Compact, Role::Maintain] {
+            let (memory_mb, minutes) = (role.memory_mb(), role.timeout().as_secs() / 60);
+            let line =
+                format!("  {}: {{ memoryMb: {memory_mb}, timeout: Duration.minutes({minutes}) }},\n", role.name());
+            assert!(construct.contains(&line), "infra/cdk/lib/siltstone-table.ts has no line `{}`", line.trim());
+        }
+    }
 }

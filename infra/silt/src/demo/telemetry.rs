@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::Value;
-use siltstone_local::glue::process::Output;
+use siltstone_local::{glue::process::Output, host::Role};
 use siltstone_store::{Cost, Count, LIST_PRICES, RequestKind, Usage};
 
 /// Log lines kept for a look after a failure.
@@ -70,11 +70,7 @@ impl Telemetry {
             value
         };
         let function = document.get("Function").and_then(Value::as_str).unwrap_or_default();
-        let memory_mb: u64 = match function {
-            "ingest" => 1024,
-            "compact" => 2048,
-            _ => 512,
-        };
+        let memory_mb = Role::of_name(function).map_or(0, Role::memory_mb);
         let mut used = Usage {
             read_units: number("DynamoReadUnits"),
             write_units: number("DynamoWriteUnits"),
@@ -149,6 +145,7 @@ mod tests {
                 Metric::count("Redelivered", 1),
                 Metric::millis("Freshness", millis),
                 Metric::count("S3PutRequests", 7),
+                Metric::millis("Duration", 100),
             ];
             telemetry.take(&document("ingest", "demo.orders", &metrics, 0));
         }
@@ -157,5 +154,6 @@ mod tests {
         assert_eq!((sums.records, sums.redelivered, sums.ingest_batches, sums.log.len()), (15, 3, 3, 1));
         assert_eq!((sums.freshness(500), sums.freshness(990)), (Some(20), Some(30)));
         assert_eq!(sums.usage.s3_put_class(), 21);
+        assert_eq!(sums.usage.lambda_mb_ms, 3 * 100 * Role::Ingest.memory_mb());
     }
 }
