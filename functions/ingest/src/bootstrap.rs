@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use lambda_runtime::{Error, LambdaEvent, service_fn};
-use siltstone_aws::{Clients, KinesisStream, Stores, Timeouts};
+use siltstone_aws::{Clients, Stores, Timeouts};
 use siltstone_store::{clock::SystemClock, ids::RandomIds};
 use siltstone_table::{Ports, settings::FunctionSettings};
 
@@ -23,8 +23,7 @@ pub async fn serve() -> Result<(), Error> {
     let stores = Stores::new(&clients, &settings.bucket, &settings.items_table, clock.clone(), ids.clone());
     let retry = stores.retry.clone();
     let ports = Ports { objects: stores.objects, items: stores.items, clock, ids };
-    let handler = Handler::new(ports, Some(Arc::new(KinesisStream::new(clients.kinesis.clone()))), settings)
-        .with_meter(stores.meter);
+    let handler = Handler::new(ports, Some(stores.streams), settings).with_meter(stores.meter);
     let (handler, retry) = (&handler, &retry);
     lambda_runtime::run(service_fn(move |event: LambdaEvent<KinesisEvent>| async move {
         let deadline = i64::try_from(event.context.deadline).unwrap_or(i64::MAX);

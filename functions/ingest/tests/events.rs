@@ -5,8 +5,11 @@
 
 mod world;
 
+use std::sync::Arc;
+
 use serde_json::{Value as Json, json};
 use siltstone_ingest::{Handler, event::KinesisEvent};
+use siltstone_store::meter::Metered;
 use siltstone_table::{ErrorKind, TableError, quarantine, text};
 use world::{
     FAR, Metrics, START, STREAM, World, all_orders, assert_part, orders, sample, sample_json, settings, value,
@@ -16,7 +19,8 @@ use world::{
 const ACKNOWLEDGED: &str = r#"{"batchItemFailures":[]}"#;
 
 fn handler(world: &World) -> Handler {
-    Handler::new(world.ports.clone(), Some(world.streams.clone()), settings(&[])).with_meter(world.meter.clone())
+    let streams = Arc::new(Metered::new(world.streams.clone(), world.meter.clone()));
+    Handler::new(world.ports.clone(), Some(streams), settings(&[])).with_meter(world.meter.clone())
 }
 
 /// Feeds an event that must be acknowledged; returns its metrics.
@@ -141,7 +145,8 @@ async fn child_shard_after_its_parent_goes_on_above_it_and_closes_it() {
     feed(&handler, "ingest-normal").await;
     let parent_last = world.scanned().await.iter().map(|row| row.sequence).max().unwrap();
     world.split().await;
-    feed(&handler, "ingest-after-split").await;
+    let metrics = feed(&handler, "ingest-after-split").await.unwrap();
+    assert_eq!(value(&metrics, "KinesisRequests"), 1, "the shards are listed for the parents of a new one");
     let rows = orders(&[(1, "P"), (2, "O"), (4, "O"), (5, "O"), (20, "O")]);
     assert_eq!(world.orders().await, rows);
     let sequences: Vec<i64> = world.scanned().await.iter().map(|row| row.sequence).collect();

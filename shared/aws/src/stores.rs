@@ -1,4 +1,4 @@
-//! The stores of a warehouse on AWS as every caller wants them: retried above, metered below.
+//! The stores of a warehouse on AWS as every caller wants them: retried above, metered below; and the streams, metered.
 //!
 //! Neighbours: functions and `silt` build one at start. Invariant: 1. the meter counts what is billed: every attempt, not every call.
 
@@ -13,15 +13,17 @@ use siltstone_store::{
     retry::{Retry, RetryPolicy, Retrying},
 };
 
-use crate::{Clients, DynamoItems, S3Store};
+use crate::{Clients, DynamoItems, KinesisStream, S3Store};
 
-/// Objects and items of one warehouse.
+/// Objects and items of one warehouse, and streams.
 #[derive(Debug, Clone)]
 pub struct Stores {
     /// The bucket.
     pub objects: Arc<dyn ObjectStore>,
     /// The DynamoDB table.
     pub items: Arc<dyn ItemStore>,
+    /// Streams of the account and region.
+    pub streams: Arc<Metered<KinesisStream>>,
     /// Counts requests and bytes.
     pub meter: Arc<Meter>,
     /// Bounds retries; a function sets its deadline here for each invocation.
@@ -36,7 +38,9 @@ impl Stores {
         let retry = Retry::new(RetryPolicy::default(), clock, ids);
         let objects = Metered::new(S3Store::new(clients.s3.clone(), bucket), meter.clone());
         let items = Metered::new(DynamoItems::new(clients.dynamodb.clone(), items_table), meter.clone());
+        let streams = Metered::new(KinesisStream::new(clients.kinesis.clone()), meter.clone());
         Self {
+            streams: Arc::new(streams),
             objects: Arc::new(Retrying::new(objects, retry.clone())),
             items: Arc::new(Retrying::new(items, retry.clone())),
             meter,

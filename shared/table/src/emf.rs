@@ -88,13 +88,18 @@ impl Metering {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let used = now.since(&told);
         *told = now;
-        vec![
+        let mut metrics = vec![
             Metric::count("S3PutRequests", used.s3_put_class()),
             Metric::count("S3GetRequests", used.s3_get_class()),
             Metric::count("DynamoRequests", used.dynamo()),
             Metric::count("DynamoReadUnits", used.read_units),
             Metric::count("DynamoWriteUnits", used.write_units),
-        ]
+        ];
+        // Rare, and CloudWatch bills a metric by the hours in which it has values.
+        if used.kinesis() > 0 {
+            metrics.push(Metric::count("KinesisRequests", used.kinesis()));
+        }
+        metrics
     }
 }
 

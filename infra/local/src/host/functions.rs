@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use siltstone_aws::{KinesisStream, LambdaMappings, Stores};
+use siltstone_aws::{LambdaMappings, Stores};
 use siltstone_store::{RandomIds, SystemClock};
 use siltstone_table::{Ports, TableRef, settings::FunctionSettings};
 
@@ -294,9 +294,8 @@ fn handler(
     let output = shared.output.clone();
     Ok(match role {
         Role::Ingest => {
-            let streams = Arc::new(KinesisStream::new(shared.clients.kinesis.clone()));
-            let handler = siltstone_ingest::Handler::new(ports, Some(streams), settings).with_meter(stores.meter);
-            let handler = Arc::new(handler);
+            let handler = siltstone_ingest::Handler::new(ports, Some(stores.streams), settings);
+            let handler = Arc::new(handler.with_meter(stores.meter));
             Arc::new(move |payload: Bytes, deadline| {
                 let (handler, output) = (handler.clone(), output.clone());
                 Box::pin(async move {

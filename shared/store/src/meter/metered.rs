@@ -1,7 +1,7 @@
 //! The ports, with every request counted on a meter.
 //! Neighbours: `super` (the meter), `retry` (goes above). Invariant: 1. a wrapper changes no argument and no answer.
 
-use std::{future::Future, ops::Range, sync::Arc};
+use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,8 +11,8 @@ use crate::{
     item::{Item, ItemCondition, ItemError, ItemPage, ItemResult, ItemStore},
     object::{ETag, LIST_LIMIT, ListPage, Object, ObjectMeta, ObjectResult, ObjectStore, PutMode, Upload},
     stream::{
-        Put, PutFailure, PutRecord, Records, ShardIterator, ShardStart, StreamErrorKind, StreamReader, StreamResult,
-        StreamWriter,
+        Put, PutFailure, PutRecord, Records, Shard, ShardIterator, ShardStart, StreamAdmin, StreamDescription,
+        StreamErrorKind, StreamReader, StreamResult, StreamWriter,
     },
 };
 
@@ -206,5 +206,39 @@ impl<S: StreamReader> StreamReader for Metered<S> {
         let bytes = result.as_ref().map_or(0, |r| r.records.iter().map(|x| x.data.len()).sum());
         self.meter.request(RequestKind::KinesisGet, stream_billing(&result), bytes);
         result
+    }
+}
+
+impl<S> Metered<S> {
+    async fn administered<T>(&self, call: impl Future<Output = StreamResult<T>> + Send) -> StreamResult<T> {
+        let result = call.await;
+        self.meter.request(RequestKind::KinesisAdmin, stream_billing(&result), 0);
+        result
+    }
+}
+
+/// Each call is counted as one request, also a listing of several pages.
+#[async_trait]
+impl<S: StreamAdmin> StreamAdmin for Metered<S> {
+    async fn create(&self, stream: &str, shards: u32) -> StreamResult<()> {
+        self.administered(self.inner.create(stream, shards)).await
+    }
+    async fn describe(&self, stream: &str) -> StreamResult<StreamDescription> {
+        self.administered(self.inner.describe(stream)).await
+    }
+    async fn list_shards(&self, stream: &str) -> StreamResult<Vec<Shard>> {
+        self.administered(self.inner.list_shards(stream)).await
+    }
+    async fn split(&self, stream: &str, shard: &str, hash_start: u128) -> StreamResult<()> {
+        self.administered(self.inner.split(stream, shard, hash_start)).await
+    }
+    async fn merge(&self, stream: &str, shard: &str, adjacent: &str) -> StreamResult<()> {
+        self.administered(self.inner.merge(stream, shard, adjacent)).await
+    }
+    async fn delete(&self, stream: &str) -> StreamResult<()> {
+        self.administered(self.inner.delete(stream)).await
+    }
+    async fn set_retention(&self, stream: &str, retention: Duration) -> StreamResult<()> {
+        self.administered(self.inner.set_retention(stream, retention)).await
     }
 }

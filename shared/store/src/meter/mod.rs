@@ -48,6 +48,8 @@ pub enum RequestKind {
     KinesisPut,
     /// Kinesis GetShardIterator and GetRecords (free of charge, five per second and shard).
     KinesisGet,
+    /// Kinesis calls of a stream's owner: describe, list, create, split, merge, delete (free of charge, a few per second).
+    KinesisAdmin,
     /// A Lambda invocation.
     LambdaInvoke,
 }
@@ -117,6 +119,12 @@ impl Usage {
     /// DynamoDB requests, reads and writes.
     pub fn dynamo(&self) -> u64 {
         self.requests(|kind| matches!(kind, RequestKind::DynamoRead | RequestKind::DynamoWrite))
+    }
+
+    /// Kinesis requests of all kinds.
+    pub fn kinesis(&self) -> u64 {
+        use RequestKind::{KinesisAdmin, KinesisGet, KinesisPut};
+        self.requests(|kind| matches!(kind, KinesisPut | KinesisGet | KinesisAdmin))
     }
 
     /// Lambda memory-time in GB-seconds.

@@ -75,6 +75,11 @@ async fn stream_units_are_25_kb_per_record() {
     store.put_records("s", &[record(10), record(25_600), record(25_601)]).await.unwrap();
     let usage = meter.snapshot();
     assert_eq!((usage.put_payload_units, usage.stream_bytes), (4, 51_211));
+    store.list_shards("s").await.unwrap();
+    store.describe("none").await.unwrap_err();
+    let usage = meter.snapshot();
+    let admin = usage.count(RequestKind::KinesisAdmin);
+    assert_eq!((admin.requests, admin.refused, usage.kinesis()), (1, 1, 2));
 }
 
 #[test]
