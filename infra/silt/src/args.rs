@@ -81,16 +81,28 @@ pub(crate) enum Verb {
     /// Read a table: newest version of every row, merged on read.
     Scan(Scan),
     /// List the snapshots of a table.
+    #[command(
+        after_help = "Examples:\n  silt --local ./state snapshots demo.orders\n  silt snapshots --warehouse file:///data/wh bench.orders --json"
+    )]
     Snapshots(Named),
     /// List the live data files of a table, by bucket and level.
+    #[command(
+        after_help = "Examples:\n  silt --local ./state files demo.orders\n  silt --local ./state files demo.orders --snapshot 3 --json"
+    )]
     Files(Files),
     /// Compact buckets of a table now.
     Compact(Compact),
     /// Check a table: pointer, snapshots, manifests, files, checkpoints; with --deep also every row.
     Check(Check),
     /// Remove old snapshots and the files that only they use.
+    #[command(
+        after_help = "Examples:\n  silt --local ./state expire demo.orders\n  silt --local ./state expire demo.orders --orphans --dry-run\n  silt --bucket lake expire shop.orders --orphans"
+    )]
     Expire(Expire),
     /// Make the content of an older snapshot current again, as a new snapshot; stream positions stay.
+    #[command(
+        after_help = "Examples:\n  silt --local ./state snapshots demo.orders\n  silt --local ./state rollback demo.orders --to 3"
+    )]
     Rollback(Rollback),
     /// Bring pointer and snapshots in line again: a lost or outdated pointer, a fork; also puts an existing Paimon table under a pointer.
     Repair(Repair),
@@ -170,10 +182,17 @@ pub(crate) enum Table {
     /// Create a table and the stream that feeds it.
     Create(Create),
     /// Show a table's schema, options, stream and state.
+    #[command(
+        after_help = "Examples:\n  silt --local ./state table describe demo.orders\n  silt table describe --warehouse file:///data/wh bench.orders --json"
+    )]
     Describe(Named),
     /// List the tables of the warehouse.
+    #[command(after_help = "Examples:\n  silt --local ./state table list\n  silt --bucket lake table list --json")]
     List,
     /// Drop a table: its pointer, and all of its objects with --purge.
+    #[command(
+        after_help = "Examples:\n  silt --local ./state table drop demo.orders --yes           # the files stay\n  silt --local ./state table drop demo.orders --purge --yes"
+    )]
     Drop(Drop),
 }
 
@@ -373,8 +392,14 @@ pub(crate) struct Rollback {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Quarantine {
     /// One line per quarantined record: position, code, reason.
+    #[command(
+        after_help = "Examples:\n  silt --local ./state quarantine list demo.orders\n  silt --bucket lake quarantine list shop.orders --json"
+    )]
     List(Named),
     /// One record in full, raw bytes included.
+    #[command(
+        after_help = "Examples:\n  silt --local ./state quarantine show demo.orders shardId-000000000000/49590338271490256608559692538361571095921575989136588898"
+    )]
     Show(QuarantineShow),
     /// Decode records anew and put their rows where the stream had them: what came later for their keys still wins.
     Replay(QuarantineReplay),
@@ -413,4 +438,56 @@ pub(crate) struct Repair {
     /// Do it; without, only say what would be done (exit code 1 when there is something).
     #[arg(long)]
     pub(crate) yes: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, CommandFactory};
+
+    use super::*;
+
+    /// A verb's help, and those of the verbs below it.
+    fn helps(command: &Command, path: &str, found: &mut Vec<(String, String)>) {
+        let verbs: Vec<&Command> = command.get_subcommands().filter(|verb| verb.get_name() != "help").collect();
+        if verbs.is_empty() {
+            found.push((path.to_owned(), command.get_after_help().map(ToString::to_string).unwrap_or_default()));
+        }
+        for verb in verbs {
+            helps(verb, &format!("{path} {}", verb.get_name()), found);
+        }
+    }
+
+    /// Words as a shell splits them, up to a comment.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
+        for c in line.chars() {
+            match (c, quote) {
+                ('#', None) => break,
+                (' ', None) => words.extend((!word.is_empty()).then(|| std::mem::take(&mut word))),
+                ('\'' | '"', None) => quote = Some(c),
+                (c, Some(end)) if c == end => quote = None,
+                (c, _) => word.push(c),
+            }
+        }
+        words.extend((!word.is_empty()).then_some(word));
+        words
+    }
+
+    #[test]
+    fn every_verb_has_examples_that_can_be_parsed() {
+        let mut found = Vec::new();
+        helps(&Cli::command(), "silt", &mut found);
+        assert!(found.len() > 10, "{found:?}");
+        for (verb, help) in found {
+            let lines = help.lines().map(str::trim).filter(|line| line.starts_with("silt "));
+            let examples: Vec<&str> = lines.flat_map(|line| line.split("&&")).collect();
+            assert!(help.contains("Example") && !examples.is_empty(), "`{verb} --help` has no example");
+            for example in examples {
+                let parsed = Cli::try_parse_from(words(example)).map_err(|e| e.to_string());
+                parsed
+                    .and_then(|cli| cli.check().map_err(|e| e.to_string()))
+                    .unwrap_or_else(|e| panic!("{example}: {e}"));
+            }
+        }
+    }
 }

@@ -73,7 +73,19 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
 /// A progress bar of `total` steps on standard error, hidden for its first second and where there is no terminal.
 pub(crate) fn progress(what: &'static str, total: Option<u64>) -> ProgressBar {
     let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
-    let template = if total.is_some() { "{msg} {wide_bar} {pos}/{len} {eta}" } else { "{spinner} {msg} {pos}" };
+    bar_of(bar, what, if total.is_some() { "{msg} {wide_bar} {pos}/{len} {eta}" } else { "{spinner} {msg} {pos}" })
+}
+
+/// Waits for a step whose parts cannot be counted; its time is shown as [`progress`] shows it.
+pub(crate) async fn wait_for<T>(what: &'static str, step: impl Future<Output = T>) -> T {
+    let bar = bar_of(ProgressBar::new_spinner(), what, "{spinner} {msg} {elapsed}");
+    bar.enable_steady_tick(Duration::from_millis(100));
+    let done = step.await;
+    bar.finish_and_clear();
+    done
+}
+
+fn bar_of(bar: ProgressBar, what: &'static str, template: &str) -> ProgressBar {
     bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.set_message(what);
     bar.set_draw_target(ProgressDrawTarget::hidden());

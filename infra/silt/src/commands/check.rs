@@ -17,7 +17,7 @@ use crate::{
 pub(crate) async fn run(place: &Place, args: Check, out: &mut Out) -> Result<Done, Failure> {
     let warehouse = Warehouse::open(place).await?;
     let table = warehouse.table(&args.table, Purpose::Read).await?;
-    let checked = check::check(&table).await?;
+    let checked = out::wait_for("reading manifests", check::check(&table)).await?;
     let mut findings = checked.findings.clone();
     for finding in &findings {
         tell(finding, out)?;

@@ -17,7 +17,7 @@ pub(crate) async fn run(place: &Place, args: Expire, out: &mut Out) -> Result<Do
     warehouse.need_pointer("expire")?;
     let table = warehouse.table(&args.table, Purpose::Expire).await?;
     if !args.dry_run {
-        let expired = maintain::expire(&table).await?;
+        let expired = out::wait_for("expiring snapshots", maintain::expire(&table)).await?;
         let ids: Vec<i64> = expired.snapshots.iter().map(|id| id.0).collect();
         let json = json!({"expired": ids, "deletedObjects": expired.keys.len(), "earliest": expired.earliest.0});
         let words = format!(
@@ -30,7 +30,7 @@ pub(crate) async fn run(place: &Place, args: Expire, out: &mut Out) -> Result<Do
     }
     if args.orphans {
         let dry_run = args.dry_run;
-        let swept = maintain::sweep(&table, dry_run).await?;
+        let swept = out::wait_for("looking for orphans", maintain::sweep(&table, dry_run)).await?;
         let json = json!({"orphans": swept.keys, "orphanBytes": swept.bytes, "seen": swept.seen, "deleted": !dry_run});
         let done = if dry_run { "would be deleted" } else { "deleted" };
         let words =

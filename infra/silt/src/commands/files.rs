@@ -20,7 +20,8 @@ pub(crate) async fn run(place: &Place, args: Files, out: &mut Out) -> Result<Don
     let snapshot = table.snapshot(&args.snapshot.into()).await?;
     let mut rows = Vec::new();
     if let Some(snapshot) = snapshot {
-        let entries = state::live_files(&table, &snapshot, Scope::Everything).await?;
+        let entries =
+            out::wait_for("reading manifests", state::live_files(&table, &snapshot, Scope::Everything)).await?;
         for ((partition, bucket), mut entries) in state::by_bucket(entries) {
             entries.sort_by_key(|e| (e.file.level.0, -e.file.max_sequence_number.0));
             let values = table.partition_values(&partition)?;

@@ -13,7 +13,7 @@ use siltstone_table::{Purpose, driver::drive};
 use crate::{
     args::{Place, Rollback},
     failure::{Done, Failure},
-    out::Out,
+    out::{self, Out},
     place::Warehouse,
 };
 
@@ -23,7 +23,8 @@ pub(crate) async fn run(place: &Place, args: Rollback, out: &mut Out) -> Result<
     let table = warehouse.table(&args.table, Purpose::Write).await?;
     let id = ChangeId(table.ports.ids.uuid().as_u128());
     let target = RollbackTarget::Snapshot(SnapshotId(args.to));
-    match drive(protocol::rollback(&table.context, target, id), &table.ports, &table.at).await? {
+    let rollback = drive(protocol::rollback(&table.context, target, id), &table.ports, &table.at);
+    match out::wait_for("rolling back", rollback).await? {
         Outcome::Committed { snapshot, .. } => {
             let now = snapshot.map(|s| s.0);
             let words =
@@ -31,7 +32,7 @@ pub(crate) async fn run(place: &Place, args: Rollback, out: &mut Out) -> Result<
             out.object(&json!({"table": args.table, "from": args.to, "snapshot": now}), words)?;
             Ok(Done::Well)
         }
-        Outcome::Conflict(conflict) => Err(Failure::Problem(format!("nothing was changed: {conflict:?}"))),
+        Outcome::Conflict(conflict) => Err(Failure::Problem(format!("nothing was changed: {conflict}"))),
         Outcome::Unknown { .. } => Err(Failure::Unavailable(
             "the commit got no answer: look at `silt snapshots` before trying again".to_owned(),
         )),
