@@ -1,7 +1,7 @@
 //! One compaction: groups of sections in, files of the output level out, step by step.
 //!
 //! Neighbours: `task` says what to rewrite, `merge` and `writer` do it, `table` uploads between the steps.
-//! Invariants: 1. output files ascend and are disjoint; 2. a file is closed at about the target size, always between two keys;
+//! Invariants: 1. output files ascend and are disjoint; 2. a file is closed at the target number of rows or at about the target size;
 //! 3. memory is one batch per open run, one output batch and one row group.
 
 use std::{collections::VecDeque, sync::Arc};
@@ -61,6 +61,8 @@ pub struct CompactionJob<'a> {
     groups: VecDeque<VecDeque<Section>>,
     merge: Option<Merge<'a>>,
     writer: Option<RunWriter>,
+    /// Rows of the last batch that the closed file had no place for.
+    rest: Option<KeyValueBatch>,
     stats: CompactStats,
 }
 
@@ -92,6 +94,7 @@ impl<'a> CompactionJob<'a> {
             groups: groups.into_iter().map(VecDeque::from).collect(),
             merge: None,
             writer: None,
+            rest: None,
             stats: CompactStats::default(),
         }
     }
@@ -102,11 +105,12 @@ impl<'a> CompactionJob<'a> {
     /// Whatever reading, merging or encoding meets; the job is over then.
     pub fn step(&mut self) -> Result<CompactStep, LsmError> {
         loop {
-            if self.writer.as_ref().is_some_and(|w| w.estimated_bytes() >= self.settings.target_file_bytes) {
+            if self.writer.as_ref().is_some_and(|writer| self.is_full(writer)) {
                 return self.close();
             }
             match self.next_batch()? {
                 Some(batch) => {
+                    let batch = self.cut(batch);
                     self.stats.rows_out += batch.len() as u64;
                     let writer = match &mut self.writer {
                         Some(writer) => writer,
@@ -130,6 +134,26 @@ impl<'a> CompactionJob<'a> {
         }
     }
 
+    fn is_full(&self, writer: &RunWriter) -> bool {
+        writer.estimated_bytes() >= self.settings.target_file_bytes || self.rows_left() == 0
+    }
+
+    /// Rows that the open file, or else the next one, still takes.
+    fn rows_left(&self) -> u64 {
+        let rows = self.writer.as_ref().map_or(0, |writer| writer.rows().unsigned_abs());
+        self.settings.target_file_rows.max(1).saturating_sub(rows)
+    }
+
+    /// The rows that fit into the open file; the others wait for the next one.
+    fn cut(&mut self, batch: KeyValueBatch) -> KeyValueBatch {
+        let fits = usize::try_from(self.rows_left()).unwrap_or(usize::MAX);
+        if batch.len() <= fits {
+            return batch;
+        }
+        self.rest = Some(batch.slice(fits, batch.len() - fits));
+        batch.slice(0, fits)
+    }
+
     fn close(&mut self) -> Result<CompactStep, LsmError> {
         let Some(writer) = self.writer.take() else { return Ok(CompactStep::Finished(self.stats)) };
         let (name, created) = (self.name)();
@@ -139,6 +163,9 @@ impl<'a> CompactionJob<'a> {
 
     /// The next merged batch of the current group; `None` at its end.
     fn next_batch(&mut self) -> Result<Option<KeyValueBatch>, LsmError> {
+        if let Some(rest) = self.rest.take() {
+            return Ok(Some(rest));
+        }
         loop {
             if let Some(merge) = &mut self.merge {
                 if let Some(batch) = merge.next().transpose()? {

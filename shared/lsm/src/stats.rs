@@ -18,7 +18,7 @@ use siltstone_format::{
     value::Value,
 };
 
-use crate::{error::LsmError, layout::FileLayout};
+use crate::{error::LsmError, layout::FileLayout, writer::WriterSettings};
 
 /// Key statistics, column by column, nothing null; `first` and `last` are the ends of the file in key order.
 pub(crate) fn key_stats(
@@ -60,22 +60,23 @@ pub(crate) fn has_nan(column: &ArrayRef) -> bool {
     }
 }
 
-/// Value statistics with the names of their columns: `None` when all columns are covered (dense store).
+/// Value statistics with the names of their columns: `None` when all columns are there, with statistics or null.
 pub(crate) fn value_stats(
     layout: &FileLayout,
     footer: &ParquetMetaData,
-    modes: &[StatsMode],
+    settings: &WriterSettings,
     nan: &[bool],
 ) -> Result<(SimpleStats, Option<Vec<String>>), LsmError> {
     let system = system_columns(layout);
     let (mut types, mut mins, mut maxs) = (Vec::new(), Vec::new(), Vec::new());
     let (mut null_counts, mut names) = (Vec::new(), Vec::new());
     for (i, field) in layout.table().fields.iter().enumerate() {
-        let mode = modes.get(i).copied().unwrap_or(StatsMode::None);
-        if mode == StatsMode::None {
-            continue;
-        }
-        let column = column_range(footer, layout, system + i, &field.data_type);
+        let mode = settings.stats.get(i).copied().unwrap_or(StatsMode::None);
+        let column = match mode {
+            StatsMode::None if settings.stats_dense => continue,
+            StatsMode::None => ColumnRange::unknown(),
+            _ => column_range(footer, layout, system + i, &field.data_type),
+        };
         let (min, max) = match mode {
             _ if nan.get(i).copied().unwrap_or(true) => (Value::Null, Value::Null),
             StatsMode::Counts | StatsMode::None => (Value::Null, Value::Null),
@@ -102,9 +103,15 @@ struct ColumnRange {
     nulls: Option<i64>,
 }
 
+impl ColumnRange {
+    const fn unknown() -> Self {
+        Self { min: Value::Null, max: Value::Null, nulls: None }
+    }
+}
+
 /// Merges a root column's statistics over all row groups; nested columns have no leaf of their own and stay unknown.
 fn column_range(footer: &ParquetMetaData, layout: &FileLayout, root: usize, data_type: &DataType) -> ColumnRange {
-    let unknown = ColumnRange { min: Value::Null, max: Value::Null, nulls: None };
+    let unknown = ColumnRange::unknown();
     let nested =
         matches!(data_type.kind, TypeKind::Array(_) | TypeKind::Map(..) | TypeKind::Multiset(_) | TypeKind::Row(_));
     let Some(name) = layout.file().fields().get(root).map(|f| f.name().as_str()).filter(|_| !nested) else {

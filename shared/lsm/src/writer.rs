@@ -16,10 +16,7 @@ use bytes::Bytes;
 use parquet::{
     arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions},
     basic::{Compression, ZstdLevel},
-    file::{
-        metadata::ParquetMetaData,
-        properties::{EnabledStatistics, WriterProperties, WriterVersion},
-    },
+    file::properties::{EnabledStatistics, WriterProperties, WriterVersion},
     schema::types::ColumnPath,
 };
 use siltstone_format::{
@@ -53,10 +50,16 @@ pub struct WriterSettings {
     pub row_group_rows: usize,
     /// Statistics of value columns, per column (`metadata.stats-mode`, `fields.*.stats-mode`).
     pub stats: Vec<StatsMode>,
+    /// Columns without statistics are left out of the list of statistics, not null in it (`metadata.stats-dense-store`).
+    pub stats_dense: bool,
     /// A compaction starts a new file at about so many bytes (`target-file-size`).
     pub target_file_bytes: u64,
+    /// And at so many rows (`target-file-row-num`).
+    pub target_file_rows: u64,
     /// Prefix of file names (`data-file.prefix`).
     pub prefix: String,
+    /// What file names end in: the format, and the codec where `file.suffix.include.compression` says so.
+    pub suffix: String,
 }
 
 impl WriterSettings {
@@ -68,9 +71,18 @@ impl WriterSettings {
             row_group_bytes: 32 << 20,
             row_group_rows: 1 << 20,
             stats: vec![StatsMode::Truncate(16); columns],
+            stats_dense: true,
             target_file_bytes: 128 << 20,
+            target_file_rows: u64::MAX,
             prefix: "data-".to_owned(),
+            suffix: ".parquet".to_owned(),
         }
+    }
+
+    /// The name of a file with this unique part.
+    #[must_use]
+    pub fn file_name(&self, id: &str) -> String {
+        format!("{}{id}{}", self.prefix, self.suffix)
     }
 }
 
@@ -247,7 +259,7 @@ impl RunWriter {
         let types = self.layout.key_types();
         let (min_key, max_key) = (encode_row(&first, &types)?, encode_row(&self.last_key, &types)?);
         let key_stats = key_stats(&self.layout, &footer, (&first, &self.last_key), &self.nan)?;
-        let (value_stats, value_stats_cols) = self.value_stats(&footer)?;
+        let (value_stats, value_stats_cols) = value_stats(&self.layout, &footer, &self.settings, &self.nan)?;
         let meta = DataFileMeta {
             file_name,
             file_size: i64::try_from(self.taken).unwrap_or(i64::MAX),
@@ -271,12 +283,5 @@ impl RunWriter {
             write_cols: None,
         };
         Ok((rest, meta))
-    }
-
-    fn value_stats(
-        &self,
-        footer: &ParquetMetaData,
-    ) -> Result<(siltstone_format::data_file::SimpleStats, Option<Vec<String>>), LsmError> {
-        value_stats(&self.layout, footer, &self.settings.stats, &self.nan)
     }
 }

@@ -260,11 +260,11 @@ async fn merge_group(
     let mut settings = writer_settings(table, output_level);
     settings.row_group_bytes =
         settings.row_group_bytes.min(usize::try_from(limits.memory_bytes / 8).unwrap_or(usize::MAX));
-    let (prefix, layout) = (settings.prefix.clone(), table.layout.clone());
+    let (settings, layout) = (Arc::new(settings), table.layout.clone());
     let merge = MergeSettings { drop_deletes, ..MergeSettings::default() };
     let name = {
-        let (prefix, id) = (prefix.clone(), id.to_owned());
-        move |n: usize| format!("{prefix}{id}-{n}.parquet")
+        let (settings, id) = (settings.clone(), id.to_owned());
+        move |n: usize| settings.file_name(&format!("{id}-{n}"))
     };
     let created = table.ports.clock.now_ms();
     let (send, mut receive) = mpsc::channel::<Result<CompactStep>>(4);
@@ -275,7 +275,7 @@ async fn merge_group(
             number += 1;
             (namer(number - 1), created)
         });
-        let mut job = CompactionJob::new(&layout, Arc::new(settings), merge, output_level, vec![group], open, names);
+        let mut job = CompactionJob::new(&layout, settings, merge, output_level, vec![group], open, names);
         loop {
             let step = job.step().map_err(TableError::from);
             let last = matches!(step, Ok(CompactStep::Finished(_)) | Err(_));

@@ -109,7 +109,7 @@ impl Maker<'_> {
         let mut write = |batch: &KeyValueBatch, settings: &Arc<WriterSettings>| -> Result<DataFileMeta> {
             let mut writer = RunWriter::new(&self.table.layout, settings.clone(), Level::ZERO, FileSource::Append)?;
             writer.write(batch)?;
-            let (bytes, mut meta) = writer.finish(format!("{}{id}.parquet", settings.prefix), now)?;
+            let (bytes, mut meta) = writer.finish(settings.file_name(id), now)?;
             meta.max_sequence_number = padded(meta.max_sequence_number);
             objects.push((self.table.data_key(&rows.partition, rows.bucket, &meta.file_name)?, bytes));
             Ok(meta)

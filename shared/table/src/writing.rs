@@ -17,6 +17,9 @@ pub fn writer_settings(table: &Table, level: Level) -> WriterSettings {
     let mut settings = WriterSettings::defaults(table.schema.fields.len());
     settings.compression = options.compression_at(level.0);
     settings.prefix = options.files.data_prefix.clone();
+    settings.suffix = options.files.suffix();
+    settings.target_file_rows = options.files.target_rows;
+    settings.stats_dense = options.files.stats_dense_store;
     settings.target_file_bytes = u64::try_from(options.files.target_size).unwrap_or(u64::MAX);
     settings.stats = table
         .schema

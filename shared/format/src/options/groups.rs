@@ -29,11 +29,11 @@ pub struct FileOptions {
     /// `data-file.path-directory`
     pub path_directory: Option<String>,
     /// `file.suffix.include.compression`
-    pub suffix_includes_compression: bool,
+    suffix_includes_compression: bool,
     /// `target-file-size`, bytes
     pub target_size: i64,
     /// `target-file-row-num`
-    pub target_rows: i64,
+    pub target_rows: u64,
     /// `metadata.stats-mode`
     pub stats_mode: StatsMode,
     /// `metadata.stats-mode.per.level`
@@ -51,8 +51,6 @@ pub struct CompactionOptions {
     pub num_levels: i32,
     /// `num-sorted-run.compaction-trigger`
     pub trigger: usize,
-    /// `num-sorted-run.stop-trigger`
-    pub stop_trigger: usize,
     /// `compaction.max-size-amplification-percent`
     pub max_size_amplification_percent: i64,
     /// `compaction.size-ratio`, percent
@@ -69,8 +67,6 @@ pub struct CompactionOptions {
     pub force_up_level_0: bool,
     /// `compaction.force-rewrite-all-files`
     pub force_rewrite_all_files: bool,
-    /// `full-compaction.delta-commits`: a full compaction after so many commits
-    pub full_delta_commits: Option<i64>,
     /// `compaction.offpeak.*`
     pub offpeak: Option<OffPeak>,
 }
@@ -97,8 +93,6 @@ pub struct ManifestOptions {
     pub merge_min_count: usize,
     /// `manifest.compression`
     pub compression: Compression,
-    /// `manifest.delete-file-drop-stats`
-    pub delete_file_drop_stats: bool,
 }
 
 /// What commits are told.
@@ -106,18 +100,6 @@ pub struct ManifestOptions {
 pub struct CommitOptions {
     /// `commit.max-retries`
     pub max_retries: u32,
-    /// `commit.min-retry-wait`, ms
-    pub min_retry_wait_ms: i64,
-    /// `commit.max-retry-wait`, ms
-    pub max_retry_wait_ms: i64,
-    /// `commit.timeout`, ms
-    pub timeout_ms: Option<i64>,
-    /// `commit.user-prefix`
-    pub user_prefix: Option<String>,
-    /// `commit.force-create-snapshot`
-    pub force_create_snapshot: bool,
-    /// `commit.discard-duplicate-files`
-    pub discard_duplicate_files: bool,
 }
 
 /// What expiry keeps.
@@ -131,8 +113,6 @@ pub struct ExpiryOptions {
     pub time_retained_ms: i64,
     /// `snapshot.expire.limit`
     pub limit: u64,
-    /// `snapshot.clean-empty-directories`
-    pub clean_empty_directories: bool,
     /// True when a `changelog.*-retained` option exceeds its `snapshot.*` twin: expiry must then keep changelogs by themselves.
     pub decoupled_changelog: bool,
 }
@@ -156,7 +136,7 @@ impl FileOptions {
             path_directory: o.directory("data-file.path-directory")?,
             suffix_includes_compression: o.bool("file.suffix.include.compression", false)?,
             target_size: o.size("target-file-size", 128 << 20)?,
-            target_rows: o.in_range("target-file-row-num", i64::MAX, 1..=i64::MAX)?,
+            target_rows: o.in_range("target-file-row-num", i64::MAX, 1..=i64::MAX)?.unsigned_abs(),
             stats_mode: StatsMode::parse(
                 "metadata.stats-mode",
                 o.text("metadata.stats-mode").unwrap_or("truncate(16)"),
@@ -165,6 +145,18 @@ impl FileOptions {
             stats_dense_store: o.bool("metadata.stats-dense-store", true)?,
             stats_keep_first_n: usize::try_from(keep).ok(),
         })
+    }
+}
+
+impl FileOptions {
+    /// What file names end in. As in Java, the codec named there is the table's, also in files of levels with one of their own.
+    #[must_use]
+    pub fn suffix(&self) -> String {
+        if self.suffix_includes_compression {
+            format!(".{}.parquet", self.compression.name())
+        } else {
+            ".parquet".to_owned()
+        }
     }
 }
 
@@ -177,9 +169,6 @@ impl CompactionOptions {
         Ok(Self {
             num_levels: i32::try_from(num_levels).unwrap_or(i32::MAX),
             trigger: usize::try_from(trigger).unwrap_or(usize::MAX),
-            // Java raises a stop trigger below the trigger to it.
-            stop_trigger: usize::try_from(count("num-sorted-run.stop-trigger", trigger + 3, 1)?.max(trigger))
-                .unwrap_or(usize::MAX),
             max_size_amplification_percent: count("compaction.max-size-amplification-percent", 200, 0)?,
             size_ratio_percent: count("compaction.size-ratio", 1, 0)?,
             small_file_ratio: o.ratio("compaction.small-file-ratio", 0.7)?,
@@ -188,8 +177,6 @@ impl CompactionOptions {
             incremental_size_threshold: o.optional("compaction.incremental-size-threshold", |key| o.size(key, 0))?,
             force_up_level_0: o.bool("compaction.force-up-level-0", false)?,
             force_rewrite_all_files: o.bool("compaction.force-rewrite-all-files", false)?,
-            full_delta_commits: o
-                .optional("full-compaction.delta-commits", |key| o.in_range(key, 1, 1..=i64::from(i32::MAX)))?,
             offpeak: OffPeak::read(o)?,
         })
     }
@@ -223,7 +210,6 @@ impl ManifestOptions {
             full_compaction_threshold: o.size("manifest.full-compaction-threshold-size", 16 << 20)?,
             merge_min_count: usize::try_from(merge_min_count).unwrap_or(30),
             compression: kinds::manifest_compression(o)?,
-            delete_file_drop_stats: o.bool("manifest.delete-file-drop-stats", false)?,
         })
     }
 }
@@ -231,15 +217,7 @@ impl ManifestOptions {
 impl CommitOptions {
     pub(super) fn read(o: &OptionReader<'_>) -> Result<Self> {
         let max_retries = o.in_range("commit.max-retries", 10, 0..=i64::from(i32::MAX))?;
-        Ok(Self {
-            max_retries: u32::try_from(max_retries).unwrap_or(10),
-            min_retry_wait_ms: o.duration("commit.min-retry-wait", 10)?,
-            max_retry_wait_ms: o.duration("commit.max-retry-wait", 10_000)?,
-            timeout_ms: o.optional("commit.timeout", |key| o.duration(key, 0))?,
-            user_prefix: o.text("commit.user-prefix").map(str::to_owned),
-            force_create_snapshot: o.bool("commit.force-create-snapshot", false)?,
-            discard_duplicate_files: o.bool("commit.discard-duplicate-files", false)?,
-        })
+        Ok(Self { max_retries: u32::try_from(max_retries).unwrap_or(10) })
     }
 }
 
@@ -260,7 +238,6 @@ impl ExpiryOptions {
             retain_max,
             time_retained_ms,
             limit: count("snapshot.expire.limit", 50)?,
-            clean_empty_directories: o.bool("snapshot.clean-empty-directories", false)?,
             decoupled_changelog: changelog("changelog.num-retained.min", retain_min)?
                 | changelog("changelog.num-retained.max", retain_max)?
                 | changelog_time.is_some_and(|ms| ms > time_retained_ms),

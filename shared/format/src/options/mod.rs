@@ -1,8 +1,9 @@
 //! A table's options, typed, with Paimon's defaults (paimon-format.md section 14).
 //!
 //! Below: `groups` (by use), `text` (sizes, durations, enums), `kinds` (enums), `refuse` (what is not done here). Neighbours: `schema` holds the strings.
-//! Invariants: 1. an option of section 14 is honoured, refused by its name for the purposes it matters to, or listed as having no
-//! effect on the format; 2. a value that does not parse is refused, never replaced by the default; 3. unknown keys are let through.
+//! Invariants: 1. an option of section 14 is honoured (a test shows what it does), refused by its name for the purposes it matters to,
+//! warned of, or listed with the reason why nothing here depends on it; 2. a value of an honoured option that does not parse is refused,
+//! never replaced by the default; 3. unknown keys are let through.
 
 mod groups;
 mod kinds;
@@ -48,10 +49,6 @@ pub struct TableOptions {
     pub rowkind_field: Option<String>,
     /// `changelog-producer`
     pub changelog_producer: ChangelogProducer,
-    /// `changelog-producer.row-deduplicate`
-    pub changelog_row_deduplicate: bool,
-    /// `data-file.thin-mode`
-    pub thin_mode: bool,
     /// `write-only`: no compaction and no expiry by writers.
     pub write_only: bool,
     /// Names, formats and sizes of data files.
@@ -88,8 +85,6 @@ impl TableOptions {
             ignore_update_before: o.bool("ignore-update-before", false)?,
             rowkind_field: o.text("rowkind.field").map(str::to_owned),
             changelog_producer: o.named("changelog-producer", ChangelogProducer::None)?,
-            changelog_row_deduplicate: o.bool("changelog-producer.row-deduplicate", false)?,
-            thin_mode: o.bool("data-file.thin-mode", false)?,
             write_only: o.bool("write-only", false)?,
             files: FileOptions::read(&o)?,
             compaction: CompactionOptions::read(&o)?,

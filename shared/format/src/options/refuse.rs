@@ -238,6 +238,13 @@ pub(super) fn warnings(options: &BTreeMap<String, String>) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if set("full-compaction.delta-commits") {
+        out.push(
+            "full-compaction.delta-commits: Siltstone does not count commits; compaction.optimization-interval makes full compactions \
+             regular, and `silt compact --full` makes one"
+                .to_owned(),
+        );
+    }
     if options.keys().any(|key| key.starts_with("file-index.")) {
         out.push(
             "file-index.*: Siltstone writes no file indexes; filters read rewritten files without them".to_owned(),

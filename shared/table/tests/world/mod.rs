@@ -43,6 +43,11 @@ pub async fn world(partition: bool, options: &[(&str, &str)]) -> World {
 
 /// A world whose ids come from a seed of its own.
 pub async fn world_of(partition: bool, options: &[(&str, &str)], seed: u64) -> World {
+    world_with(&new_table(partition, options), seed).await
+}
+
+/// A world with a table of its own.
+pub async fn world_with(table: &NewTable, seed: u64) -> World {
     let clock = Arc::new(ManualClock::new(START));
     let ports = Ports {
         objects: Arc::new(MemoryObjectStore::with_clock("lake", clock.clone())),
@@ -52,8 +57,7 @@ pub async fn world_of(partition: bool, options: &[(&str, &str)], seed: u64) -> W
     };
     let name = if seed == 7 { "demo.orders" } else { "demo.others" };
     let at = TableRef::new("wh", name.parse().unwrap());
-    let table = new_table(partition, options);
-    catalog::create(&ports, &at, &table).await.unwrap();
+    catalog::create(&ports, &at, table).await.unwrap();
     let decoder = DecoderConfig { format: Format::Json, op_field: Some("op".into()), ..DecoderConfig::default() };
     Feed { stream_arn: STREAM.to_owned(), decoder }.save(&ports, &at).await.unwrap();
     World { ports, clock, at }
