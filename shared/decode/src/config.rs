@@ -101,20 +101,26 @@ pub struct ColumnRule {
 }
 
 /// Partitions that a record may open.
+///
+/// The defaults let pass what a change stream and the history behind it bring, and stop what clocks and units get wrong: a seconds value
+/// read as milliseconds (1970), a device that counts from 1970 or 1980, milliseconds read as seconds (far ahead), and a field with noise in
+/// place of a time, of which a batch would open thousands of partitions. Who loads the history of many years in no order of time raises
+/// `per-batch` for that table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct PartitionLimits {
-    /// A date partition may lie so many days before the record's arrival.
+    /// A date partition may lie so many days before the record's arrival; by default 40 years.
     pub days_back: i64,
-    /// And so many after.
+    /// And so many after; by default a year.
     pub days_ahead: i64,
-    /// Different partitions that the records of one batch may touch; records beyond are rejected.
+    /// Different partitions that the records of one batch may touch; records beyond are rejected. By default 500, as Firehose has it:
+    /// each costs a file, and more runs to compact.
     pub per_batch: usize,
 }
 
 impl Default for PartitionLimits {
     fn default() -> Self {
-        Self { days_back: 36_500, days_ahead: 366, per_batch: 20_000 }
+        Self { days_back: 14_610, days_ahead: 366, per_batch: 500 }
     }
 }
 

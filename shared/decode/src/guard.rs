@@ -62,7 +62,8 @@ impl<'d> BatchGuard<'d> {
                     let distance = day - arrival_ms.div_euclid(86_400_000);
                     if distance < -limits.days_back || distance > limits.days_ahead {
                         let detail = format!(
-                            "lies {distance} days from the record's arrival; {} back and {} ahead are taken",
+                            "lies {distance} days from the record's arrival; {} back and {} ahead are taken: mend the time or its unit \
+                             at the source, or raise `partitions.days-back` or `days-ahead` of the table's decoder",
                             limits.days_back, limits.days_ahead
                         );
                         return Err(Reject::new(RejectCode::ImplausiblePartition, detail).at(label));
@@ -88,7 +89,11 @@ impl<'d> BatchGuard<'d> {
             }
         }
         if self.opened.len() + opened.len() > limits.per_batch {
-            let detail = format!("its batch touches more than {} partitions", limits.per_batch);
+            let detail = format!(
+                "its batch touches more than {} partitions: mend the partition's value at the source, or raise `partitions.per-batch` of \
+                 the table's decoder while a history is loaded",
+                limits.per_batch
+            );
             return Err(Reject::new(RejectCode::ImplausiblePartition, detail));
         }
         self.opened.extend(opened);

@@ -11,7 +11,7 @@ use siltstone_format::{
 };
 
 use crate::{
-    Decoded, Decoder, DecoderConfig, IgnoredKind, Reject, RejectCode, RowKind,
+    BatchGuard, Decoded, Decoder, DecoderConfig, IgnoredKind, Reject, RejectCode, RowKind,
     config::{ColumnRule, Format, Mask, UnknownColumns},
     quarantine::QuarantinedRecord,
 };
@@ -286,6 +286,49 @@ fn a_batch_may_not_open_implausible_or_too_many_partitions() {
     assert!(matches!(on(19_901), Decoded::Changes(_)));
     assert!(matches!(on(20_000), Decoded::Changes(_)));
     assert_eq!(code(on(19_999)), RejectCode::ImplausiblePartition, "a third partition");
+}
+
+#[test]
+fn by_default_a_broken_time_opens_no_partitions_and_a_history_of_decades_does() {
+    let table = schema(&[("id", "INT"), ("at", "TIMESTAMP(3)"), ("dt", "DATE")], &["dt"], &["dt", "id"]);
+    let mut daily = config(Format::Json);
+    daily.columns.insert("dt".to_owned(), ColumnRule { date_of: Some("/at".to_owned()), ..ColumnRule::default() });
+    let decoder = Decoder::new(&table, &daily).unwrap();
+    const DAY: i64 = 86_400_000;
+    let now = 1_767_225_600_000; // 2026-01-01
+    let decode =
+        |guard: &mut BatchGuard<'_>, at: i64| guard.decode(json!({"id": 1, "at": at}).to_string().as_bytes(), now);
+
+    let mut guard = decoder.batch_guard();
+    let epoch_1980 = 315_532_800_000;
+    for (broken, why) in
+        [(now / 1_000, "seconds read as ms"), (0, "1970"), (epoch_1980, "1980"), (now + 367 * DAY, "ahead")]
+    {
+        let Decoded::Rejected(reject) = decode(&mut guard, broken) else { panic!("{why} is taken") };
+        assert_eq!(reject.code, RejectCode::ImplausiblePartition, "{why}");
+        assert!(reject.detail.contains("raise `partitions.days-back` or `days-ahead`"), "{why}: {reject:?}");
+    }
+    for good in [now, now + 366 * DAY, now - 14_610 * DAY] {
+        assert!(matches!(decode(&mut guard, good), Decoded::Changes(_)), "{good}");
+    }
+
+    // Noise in place of a time: the batch goes on, with what fits.
+    let mut guard = decoder.batch_guard();
+    let rejects: Vec<Reject> = (0..3_000)
+        .filter_map(|n| match decode(&mut guard, now - n * DAY) {
+            Decoded::Rejected(reject) => Some(reject),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(rejects.len(), 2_500);
+    assert_eq!(rejects[0].code, RejectCode::ImplausiblePartition);
+    assert!(rejects[0].detail.contains("500 partitions") && rejects[0].detail.contains("raise `partitions.per-batch`"));
+    assert!(matches!(decode(&mut guard, now), Decoded::Changes(_)), "a partition that is open already");
+
+    daily.partitions.per_batch = 3_000;
+    let raised = Decoder::new(&table, &daily).unwrap();
+    let mut guard = raised.batch_guard();
+    assert!((0..3_000).all(|n| matches!(decode(&mut guard, now - n * DAY), Decoded::Changes(_))));
 }
 
 #[test]

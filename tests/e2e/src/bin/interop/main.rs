@@ -23,7 +23,7 @@ use siltstone_commit::{
     context::{Authority, TableContext, TableLocation},
     protocol::{self, ExpireOptions},
 };
-use siltstone_decode::{Decoded, Decoder, DecoderConfig};
+use siltstone_decode::{Decoded, Decoder, DecoderConfig, config::PartitionLimits};
 use siltstone_format::{
     binary_row::encode_row,
     bucket::{bucket_of, hash},
@@ -165,7 +165,9 @@ impl Session {
         let at = TableRef::new("", name.parse()?);
         let context = TableContext::new(TableLocation::new(&at.location())?, schema.into())?;
         drive(protocol::create(&context, None), &self.ports, &at).await?;
-        let decoder = DecoderConfig { op_field: Some(OP_FIELD.to_owned()), ..DecoderConfig::default() };
+        // Random days of a century are meant.
+        let partitions = PartitionLimits { days_back: 36_500, per_batch: 20_000, ..PartitionLimits::default() };
+        let decoder = DecoderConfig { op_field: Some(OP_FIELD.to_owned()), partitions, ..DecoderConfig::default() };
         Feed { stream_arn: STREAM.to_owned(), decoder }.save(&self.ports, &at).await?;
         // Others alter tables here, and the next batch is to have the new columns.
         let limits = IngestLimits { schema_interval_ms: 0, ..IngestLimits::default() };
