@@ -35,7 +35,8 @@ impl Handler {
     /// A handler over `ports`; `streams` finds the parents of new shards.
     #[must_use]
     pub fn new(ports: Ports, streams: Option<Arc<dyn StreamAdmin>>, settings: FunctionSettings) -> Self {
-        let ingest = Ingest::new(ports.clone(), settings.table.clone(), streams, IngestLimits::default());
+        let limits = IngestLimits { lateness_ms: settings.lateness_ms, ..IngestLimits::default() };
+        let ingest = Ingest::new(ports.clone(), settings.table.clone(), streams, limits);
         Self { ports, ingest, settings, metering: None, mapping_checked_ms: AtomicI64::new(i64::MIN) }
     }
 
@@ -123,6 +124,8 @@ fn measured(report: Option<&IngestReport>, forked: bool, started: i64, now: i64)
             Metric::count("Records", report.records),
             Metric::count("Redelivered", report.redelivered),
             Metric::count("Changes", report.changes),
+            Metric::count("Late", report.late),
+            Metric::count("UnreadFields", report.unread_fields),
             Metric::count("Ignored", report.ignored.values().sum()),
             Metric::count("Quarantined", report.quarantined.values().sum()),
             Metric::count("Files", report.files),

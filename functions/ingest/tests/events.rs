@@ -7,6 +7,7 @@ mod world;
 
 use std::sync::Arc;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value as Json, json};
 use siltstone_ingest::{Handler, event::KinesisEvent};
 use siltstone_store::meter::Metered;
@@ -44,8 +45,19 @@ async fn normal_event_becomes_rows_and_is_acknowledged_whole() {
     let world = World::new().await;
     let metrics = feed(&handler(&world), "ingest-normal").await.unwrap();
     assert_eq!(world.orders().await, orders(&[(1, "F"), (2, "O"), (4, "O"), (5, "O")]));
-    let counts = ["Records", "Redelivered", "Changes", "Ignored", "Quarantined", "Failed", "Files", "Buckets"];
-    assert_eq!(counts.map(|name| value(&metrics, name)), [8, 0, 7, 1, 0, 0, 1, 1]);
+    let counts = [
+        "Records",
+        "Redelivered",
+        "Changes",
+        "Ignored",
+        "Quarantined",
+        "Failed",
+        "Files",
+        "Buckets",
+        "Late",
+        "UnreadFields",
+    ];
+    assert_eq!(counts.map(|name| value(&metrics, name)), [8, 0, 7, 1, 0, 0, 1, 1, 0, 0]);
     let requests = ["S3PutRequests", "S3GetRequests", "DynamoRequests", "DynamoReadUnits", "DynamoWriteUnits"];
     assert!(requests.iter().all(|name| value(&metrics, name) > 0), "{metrics}");
     assert_eq!(value(&metrics, "Freshness"), (START - 1_748_851_200_010) as u64);
@@ -54,6 +66,21 @@ async fn normal_event_becomes_rows_and_is_acknowledged_whole() {
     let shown: Vec<String> =
         first.values.iter().zip(&schema.fields).map(|(v, field)| text::show(v, &field.data_type)).collect();
     assert_eq!(shown, ["1", "Customer#000000007", "F", "99.95", "2025-06-01", "2025-06-02T00:05:00"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_older_than_the_lateness_and_fields_without_a_column_are_metrics() {
+    let world = World::new().await;
+    // The sample's records arrived half an hour ago.
+    let strict = settings(&[("SILTSTONE_LATENESS_MS", "1000000")]);
+    let handler = Handler::new(world.ports.clone(), Some(world.streams.clone()), strict);
+    let mut event = sample_json("ingest-normal");
+    let first = &mut event["Records"][0]["kinesis"]["data"];
+    *first = json!(
+        STANDARD.encode(r#"{"op":"c","after":{"order_id":1,"customer":"a","status":"O","amount":"1","coupon":"x"}}"#)
+    );
+    let metrics = feed_json(&handler, event.to_string().as_bytes()).await.unwrap();
+    assert_eq!(["Changes", "Late", "UnreadFields"].map(|name| value(&metrics, name)), [7, 7, 1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

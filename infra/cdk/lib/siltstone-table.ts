@@ -353,6 +353,7 @@ export class SiltstoneTable extends Construct {
         this.failures.metricApproximateNumberOfMessagesVisible({ period: Duration.minutes(5), statistic: 'Maximum' })),
       forked: this.alarm('Forked', 'another writer replaced a snapshot; commits are stopped: run `silt check`', 1, 1, own('ingest', 'Forked')),
       quarantined: this.alarm('Quarantined', 'records could not be decoded or typed: run `silt quarantine list`', 1, 1, own('ingest', 'Quarantined')),
+      late: this.alarm('Late', 'rows came later than deletes are kept: one that was deleted meanwhile may be back', 1, 1, own('ingest', 'Late')),
       mapping: this.alarm('Mapping', 'the event source mapping is unsafe and ingest is stopped: set it as the construct does', 1, 1,
         own('maintain', 'MappingFaults')),
     };

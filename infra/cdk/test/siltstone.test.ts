@@ -318,15 +318,16 @@ describe('names and alarms', () => {
     assert.doesNotThrow(() => stackWith(() => ({ warehouse: '' })));
   });
 
-  it('alarms ring for lag, errors, kept events, a fork, quarantined records and an unsafe mapping', () => {
+  it('alarms ring for lag, errors, kept events, a fork, quarantined and late records and an unsafe mapping', () => {
     const alarms = Object.values(templateWith().findResources('AWS::CloudWatch::Alarm')).map((a) => a.Properties as Properties);
     assert.deepEqual(alarms.map((a) => a.MetricName).sort(), [
-      'ApproximateNumberOfMessagesVisible', 'Errors', 'Errors', 'Errors', 'Forked', 'IteratorAge', 'MappingFaults', 'Quarantined',
+      'ApproximateNumberOfMessagesVisible', 'Errors', 'Errors', 'Errors', 'Forked', 'IteratorAge', 'Late', 'MappingFaults', 'Quarantined',
     ]);
     const own = alarms.filter((a) => a.Namespace === 'Siltstone').map((a) => [a.MetricName, a.Dimensions, a.Threshold]);
     const table = { Name: 'Table', Value: 'shop.orders' };
     assert.deepEqual(own.sort(), [
       ['Forked', [{ Name: 'Function', Value: 'ingest' }, table], 1],
+      ['Late', [{ Name: 'Function', Value: 'ingest' }, table], 1],
       ['MappingFaults', [{ Name: 'Function', Value: 'maintain' }, table], 1],
       ['Quarantined', [{ Name: 'Function', Value: 'ingest' }, table], 1],
     ]);

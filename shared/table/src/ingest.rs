@@ -78,6 +78,10 @@ pub struct IngestReport {
     pub redelivered: u64,
     /// Row changes typed.
     pub changes: u64,
+    /// Of them, those older than the lateness: a compaction may have dropped a newer delete of their key already (rule 7).
+    pub late: u64,
+    /// Fields of the records that no column reads, and that were left out.
+    pub unread_fields: u64,
     /// Messages that carry no row, by kind, and changes that an option of the table leaves out, by option.
     pub ignored: BTreeMap<String, u64>,
     /// Records quarantined, by code.
@@ -88,7 +92,8 @@ pub struct IngestReport {
     pub bytes: u64,
     /// Buckets touched.
     pub buckets: u64,
-    /// Snapshot that holds the batch, if it made one.
+    /// A snapshot that holds all rows of the batch, readable by now: the batch's own, or the table's current one where the batch brought
+    /// no rows or was found to be committed already. `None` before the first snapshot, and where everything was covered before.
     pub snapshot: Option<i64>,
     /// Arrival of the oldest record of the batch that was not covered, ms since 1970.
     pub oldest_arrival_ms: Option<i64>,
@@ -255,6 +260,7 @@ impl Ingest {
         refuse_rejected(warm, &typed.rejected).inspect_err(|_| self.forget())?;
 
         let started = self.ports.clock.now_ms();
+        report.late = typed.below(first_of(started.saturating_sub(self.limits.lateness_ms)));
         let list = self.quarantine(shard, checkpoint.and_then(|c| c.list), &typed.rejected).await?;
         let from = checkpoint.map(|c| c.position);
         let mut change = Change::new(
@@ -390,6 +396,13 @@ struct Typed {
     last: SequenceNumber,
 }
 
+impl Typed {
+    /// Rows numbered below a line.
+    fn below(&self, line: SequenceNumber) -> u64 {
+        self.batch.iter().flat_map(|batch| batch.sequence.values()).filter(|number| **number < line.0).count() as u64
+    }
+}
+
 /// Under the policy `fail` a record that was rejected stops its shard.
 fn refuse_rejected(warm: &Warm, rejected: &[QuarantinedRecord]) -> Result<()> {
     match rejected.first().filter(|_| warm.feed.decoder.bad_records == BadRecords::Fail) {
@@ -518,6 +531,7 @@ fn type_records(
             }
         }
     }
+    report.unread_fields = guard.unread_fields();
     // The shard's last number also covers the arrival of records that made no row: a later look at the checkpoint can then tell
     // a redelivery (arrived before) from another stream of the same name (arrived after).
     let last_arrival = records.iter().map(|r| first_of(r.arrival_ms)).max().unwrap_or(SequenceNumber(0));

@@ -51,6 +51,9 @@ impl Feed {
     }
 }
 
+/// How late a row may come and still meet every newer delete of its key, ms (rule 7).
+const LATENESS_MS: i64 = 3_600_000;
+
 /// Limits of one ingest invocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IngestLimits {
@@ -60,11 +63,13 @@ pub struct IngestLimits {
     pub parallel_uploads: usize,
     /// How long a warm function goes on with a schema before it asks S3 for a newer one, ms.
     pub schema_interval_ms: i64,
+    /// Rows older than this (ms) are counted as late: what compactions keep deletes for, so it is to be the same as theirs.
+    pub lateness_ms: i64,
 }
 
 impl Default for IngestLimits {
     fn default() -> Self {
-        Self { reserve_ms: 2_000, parallel_uploads: 8, schema_interval_ms: 10_000 }
+        Self { reserve_ms: 2_000, parallel_uploads: 8, schema_interval_ms: 10_000, lateness_ms: LATENESS_MS }
     }
 }
 
@@ -81,7 +86,7 @@ pub struct CompactLimits {
 
 impl Default for CompactLimits {
     fn default() -> Self {
-        Self { memory_bytes: 512 << 20, reserve_ms: 20_000, lateness_ms: 3_600_000 }
+        Self { memory_bytes: 512 << 20, reserve_ms: 20_000, lateness_ms: LATENESS_MS }
     }
 }
 
@@ -98,7 +103,7 @@ pub struct FunctionSettings {
     pub ingest_function: Option<String>,
     /// `SILTSTONE_REQUIRE_MAPPING`: `false` lets `ingest` run without a checked mapping (tests, one-off invocations).
     pub require_mapping: bool,
-    /// `SILTSTONE_LATENESS_MS`: deletes younger than this survive compactions.
+    /// `SILTSTONE_LATENESS_MS`: deletes younger than this survive compactions; rows older than this are counted as late.
     pub lateness_ms: i64,
     /// `SILTSTONE_SWEEP`: `delete` lets `maintain` delete orphans; otherwise it only counts them.
     pub sweep_deletes: bool,
@@ -130,7 +135,7 @@ impl FunctionSettings {
                 default
             }),
         };
-        let lateness_ms = number("SILTSTONE_LATENESS_MS", CompactLimits::default().lateness_ms).max(0);
+        let lateness_ms = number("SILTSTONE_LATENESS_MS", LATENESS_MS).max(0);
         let memory_mb = u64::try_from(number("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", 512)).unwrap_or(512);
         let name = match table.parse::<TableName>() {
             Ok(name) => Some(name),

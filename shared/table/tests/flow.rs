@@ -3,7 +3,7 @@
 
 mod world;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use serde_json::json;
@@ -12,7 +12,7 @@ use siltstone_decode::quarantine::QuarantinedRecord;
 use siltstone_format::{id::SnapshotId, value::Value};
 use siltstone_store::{
     item::ItemCondition,
-    memory::{FaultPlan, MemoryStreams},
+    memory::{Fault, FaultPlan, MemoryStreams},
     object::{PutMode, list_all},
     stream::{PutRecord, StreamAdmin, StreamWriter},
 };
@@ -251,6 +251,48 @@ async fn deletes_that_an_option_leaves_out_are_counted_and_gone() {
         assert_eq!(report.changes + ignored, 2);
         assert_eq!(world.rows(None).await, pairs(&left));
     }
+}
+
+/// Rule 7: below this line a compaction may have dropped a newer delete of the row's key.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_come_after_the_lateness_are_counted() {
+    let world = world(false, &[]).await;
+    let ingest = world.ingest();
+    let on_time = ingest.handle(&batch(1, &[row(1, "a"), row(2, "b")]), FAR).await.unwrap();
+    assert_eq!((on_time.changes, on_time.late), (2, 0));
+    // Records 10 and 11 arrive 10 and 11 ms after the start: an hour later the first of them is late.
+    world.clock.advance(Duration::from_millis(3_600_011));
+    let report = ingest.handle(&batch(10, &[row(3, "c"), row(4, "d")]), FAR).await.unwrap();
+    assert_eq!((report.changes, report.late), (2, 1));
+    assert_eq!(world.rows(None).await.len(), 4, "late rows are taken");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_that_no_column_reads_are_left_out_and_counted() {
+    let world = world(false, &[]).await;
+    let more = json!({"id": 1, "note": "a", "dt": "2023-11-14", "extra": 1, "nested": {"id": 9}});
+    let report = world.ingest().handle(&batch(1, &[more, row(2, "b")]), FAR).await.unwrap();
+    assert_eq!((report.changes, report.unread_fields), (2, 2));
+    assert_eq!(world.rows(None).await, pairs(&[(1, "a"), (2, "b")]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_found_to_be_committed_names_a_snapshot_that_holds_it() {
+    let world = world(false, &[]).await;
+    let (other, mut rows) = (world.ingest(), batch(1, &[row(2, "b")]));
+    rows.shard = "shardId-000000000001".to_owned();
+    // The answer of the commit is lost, and another shard commits before it is looked up.
+    let plan = FaultPlan::none().on("put", "pointer", 1, Fault::LoseAnswer).act_before(
+        "get",
+        "pointer",
+        2,
+        move || async move {
+            other.handle(&rows, FAR).await.unwrap();
+        },
+    );
+    let report = world.faulty(&plan).handle(&batch(1, &[row(1, "a")]), FAR).await.unwrap();
+    let held = world.rows(report.snapshot).await;
+    assert!(report.snapshot.is_some() && held.contains(&(1, "a".to_owned())), "{report:?}: {held:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
