@@ -189,8 +189,11 @@ impl Warehouse {
 
     /// A table by its name.
     pub(crate) fn at(&self, name: &str) -> Result<TableRef, Failure> {
-        let name: TableName = name.parse().map_err(Failure::from)?;
-        Ok(TableRef::new(&self.prefix, name))
+        let name = match self.authority {
+            Authority::Pointer => name.parse(),
+            Authority::Bare => TableName::of_any_engine(name),
+        };
+        Ok(TableRef::new(&self.prefix, name?))
     }
 
     /// Opens a table.

@@ -11,7 +11,7 @@ use crate::io::{Failure, FailureKind};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// Try again later: a service did not answer or asked to slow down.
+    /// Try again, from the start: a service did not answer or asked to slow down, others were faster, or the work has become too old.
     Unavailable,
     /// The table, or a needed object, does not exist.
     NotFound,
@@ -150,6 +150,19 @@ pub enum CommitError {
         /// Attempts.
         attempts: u32,
     },
+    /// The run began before the orphan sweep's cutoff: manifests that it wrote may be deleted already.
+    #[error(
+        "nothing was committed to {table}: this run began at {started_ms} (ms since 1970), and the orphan sweep may have deleted manifests \
+         written up to {cutoff_ms}; run the change again, which writes new ones"
+    )]
+    OlderThanSweep {
+        /// Location.
+        table: String,
+        /// When the run began.
+        started_ms: i64,
+        /// The pointer's cutoff.
+        cutoff_ms: i64,
+    },
     /// Bytes or values that are not what the table format says.
     #[error(transparent)]
     Format(#[from] FormatError),
@@ -201,7 +214,7 @@ impl CommitError {
             Self::BadPointer { .. } | Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::PointerBehind { .. } | Self::Forked { .. } | Self::ForeignRollback { .. } => ErrorKind::Forked,
             Self::InvalidChange { .. } => ErrorKind::InvalidInput,
-            Self::Contended { .. } => ErrorKind::Unavailable,
+            Self::Contended { .. } | Self::OlderThanSweep { .. } => ErrorKind::Unavailable,
             Self::Format(error) => match error.kind() {
                 siltstone_format::ErrorKind::Corrupt => ErrorKind::Corrupt,
                 _ => ErrorKind::InvalidInput,

@@ -30,14 +30,34 @@ impl FromStr for TableName {
                 Ok(Self { database: (*database).to_owned(), table: (*table).to_owned() })
             }
             _ => Err(TableError::invalid(format!(
-                "`{text}` is not a table name: write it as db.table, letters, digits, `_` and `-` only"
+                "`{text}` is not a table name: write it as db.table, only A to Z, a to z, digits, `_` and `-`"
             ))),
         }
     }
 }
 
+impl TableName {
+    /// A table that another engine made, in a warehouse without a pointer: any name that Paimon gives a directory of its own. The database
+    /// ends at the first dot.
+    ///
+    /// # Errors
+    /// [`TableError::Invalid`] for a text without two parts, and for parts that would lead out of the warehouse.
+    pub fn of_any_engine(text: &str) -> Result<Self, TableError> {
+        let stays = |part: &str| !part.is_empty() && part != ".." && !part.contains(['/', '\\', '\0']);
+        match text.split_once('.') {
+            Some((database, table)) if stays(database) && stays(table) => {
+                Ok(Self { database: database.to_owned(), table: table.to_owned() })
+            }
+            _ => {
+                Err(TableError::invalid(format!("`{text}` is not a table name: write it as db.table, without slashes")))
+            }
+        }
+    }
+}
+
+/// ASCII only: letters of other scripts have several spellings of one look, and AWS takes few of them in names.
 fn is_plain(part: &str) -> bool {
-    !part.is_empty() && part.len() <= 128 && part.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-')
+    !part.is_empty() && part.len() <= 128 && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 impl fmt::Display for TableName {
@@ -104,8 +124,18 @@ mod tests {
     #[test]
     fn a_name_has_exactly_two_plain_parts() {
         assert_eq!("demo.orders".parse::<TableName>().unwrap().to_string(), "demo.orders");
-        for bad in ["orders", "a.b.c", ".b", "a.", "a/../b.c", "a.b c", ""] {
+        for bad in ["orders", "a.b.c", ".b", "a.", "a/../b.c", "a.b c", "", "shop.größen", "d.t\u{0661}"] {
             assert!(bad.parse::<TableName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_table_of_another_engine_has_any_name_that_stays_in_the_warehouse() {
+        for good in ["demo.orders", "shop.größen", "a.b c", "a.b.c"] {
+            assert_eq!(TableName::of_any_engine(good).unwrap().to_string(), good);
+        }
+        for bad in ["orders", ".b", "a.", "a/../b.c", "a...", "a.b/c", "a.b\\c", ""] {
+            assert!(TableName::of_any_engine(bad).is_err(), "{bad}");
         }
     }
 

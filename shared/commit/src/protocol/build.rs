@@ -44,8 +44,8 @@ pub(crate) async fn next_pointer(
     started_ms: i64,
 ) -> Result<Pointer, CommitError> {
     if started_ms <= pointer.sweep_cutoff_ms {
-        let attempts = context.settings.max_attempts;
-        return Err(CommitError::Contended { protocol: "commit (older than the orphan sweep's cutoff)", attempts });
+        let (table, cutoff_ms) = (context.location.root().to_owned(), pointer.sweep_cutoff_ms);
+        return Err(CommitError::OlderThanSweep { table, started_ms, cutoff_ms });
     }
     let mut next = Pointer { rev: pointer.rev + 1, schema_id: state.schema_id, ..pointer.clone() };
     next.checkpoints = state.checkpoints.clone();

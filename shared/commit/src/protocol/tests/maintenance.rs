@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::{ErrorKind, io::Step};
 
 /// Five snapshots, the second one a compaction of bucket 0, all two hours old.
 fn old_table() -> (TableContext, World) {
@@ -90,6 +91,33 @@ fn rule_5_sweep_takes_old_orphans_and_nothing_else() {
     // What the sweep took can never be named again, what it left can.
     assert!(matches!(conflict_of(&mut world, &context, &orphan), Conflict::OlderThanSweep { .. }));
     commit_ok(&mut world, &context, young);
+}
+
+#[test]
+fn rule_5_a_run_that_slept_through_a_sweep_commits_nothing_and_is_run_again() {
+    let (context, mut world) = old_table();
+    let mut change = fixture::batch(&mut world, &context, 7, None, 5, ZERO);
+    change.files.clear();
+    let (mut run, mut reply) = (commit(&context, change.clone()), None);
+    let swap = loop {
+        match run.resume(reply.take()) {
+            Step::Do(request) if request.step == steps::COMMIT_SWAP => break request,
+            Step::Do(request) => reply = world.perform(&request),
+            Step::Done(_) => panic!("it never came to the swap"),
+        }
+    };
+    world.now_ms += 3 * 86_400_000;
+    world.ok(sweep(&context, SweepOptions { dry_run: false, ..SweepOptions::default() }));
+    let mut reply = world.perform(&swap);
+    let error = loop {
+        match run.resume(reply.take()) {
+            Step::Do(request) => reply = world.perform(&request),
+            Step::Done(outcome) => break outcome.unwrap_err(),
+        }
+    };
+    assert!(matches!(error, CommitError::OlderThanSweep { .. }) && error.kind() == ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("nothing was committed") && error.to_string().contains("run the change again"));
+    assert!(matches!(world.ok(commit(&context, change)), Outcome::Committed { already: false, .. }));
 }
 
 #[test]
