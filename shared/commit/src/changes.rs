@@ -4,7 +4,7 @@
 //! Invariants: 1. a change names its input exactly (rule 1); 2. an outcome of [`Outcome::Conflict`] is final: that very change
 //! never commits (7); 3. `Unknown` claims nothing.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use siltstone_format::{
     id::{SchemaId, SequenceNumber, SnapshotId},
@@ -93,10 +93,6 @@ pub struct Change {
     pub schema_id: SchemaId,
     /// Every newly referenced object was written at or after this time (caller's clock, ms since 1970), taken before the first one.
     pub files_created_after_ms: i64,
-    /// Event time up to which the data is complete.
-    pub watermark: Option<i64>,
-    /// Properties for the snapshot; keys that begin with `siltstone.` are taken.
-    pub properties: BTreeMap<String, String>,
 }
 
 impl Change {
@@ -113,8 +109,6 @@ impl Change {
             dropped_deletes: DroppedDeletes::None,
             schema_id,
             files_created_after_ms,
-            watermark: None,
-            properties: BTreeMap::new(),
         }
     }
 

@@ -4,8 +4,6 @@
 //! Invariants: 1. a change applies if and only if every range starts at its checkpoint *of the accumulating state* (6);
 //! 2. what was applied before is recognised, never applied twice; 3. kinds never mix (20); 4. a rejected change leaves no trace.
 
-use std::collections::BTreeMap;
-
 use siltstone_format::{
     id::{SchemaId, SequenceNumber, SnapshotId},
     manifest::{FileKind, ManifestEntry},
@@ -56,10 +54,6 @@ pub struct Accumulated {
     pub changelog: Vec<ManifestEntry>,
     /// Latest schema known.
     pub schema_id: SchemaId,
-    /// Largest watermark given.
-    pub watermark: Option<i64>,
-    /// Properties for the snapshot.
-    pub properties: BTreeMap<String, String>,
 }
 
 impl Accumulated {
@@ -79,8 +73,6 @@ impl Accumulated {
             files: Vec::new(),
             changelog: Vec::new(),
             schema_id: pointer.schema_id,
-            watermark: None,
-            properties: BTreeMap::new(),
         }
     }
 
@@ -213,8 +205,6 @@ fn apply(state: &mut Accumulated, change: &Change) {
     state.files.extend_from_slice(&change.files);
     state.changelog.extend_from_slice(&change.changelog);
     state.schema_id = state.schema_id.max(change.schema_id);
-    state.watermark = state.watermark.max(change.watermark);
-    state.properties.extend(change.properties.clone());
 }
 
 /// Refuses a change that could never be right, whatever the table holds.
@@ -225,9 +215,6 @@ pub fn validate(change: &Change) -> Result<(), CommitError> {
     let bad = |reason: String| Err(CommitError::InvalidChange { reason });
     if change.is_checkpoint_only() && change.ranges.is_empty() {
         return bad("it has neither files nor a shard range; there is nothing to commit".to_owned());
-    }
-    if let Some(key) = change.properties.keys().find(|key| key.starts_with(crate::pointer::PROPERTY_PREFIX)) {
-        return bad(format!("property {key} is Siltstone's own; use another prefix"));
     }
     if change.changelog.iter().any(|e| e.kind != FileKind::Add) {
         return bad("a changelog entry is no ADD".to_owned());

@@ -30,8 +30,6 @@ pub const PROTOCOL: i64 = 1;
 pub const POINTER_BYTES: usize = 8 << 10;
 /// Change ids kept.
 pub const CHANGE_IDS: usize = 64;
-/// Prefix of the snapshot properties that belong to Siltstone.
-pub const PROPERTY_PREFIX: &str = "siltstone.";
 /// Snapshot property: packed recent checkpoints, base64.
 pub const PROPERTY_CHECKPOINTS: &str = "siltstone.checkpoints";
 /// Snapshot property: object with the other checkpoints.
@@ -224,9 +222,7 @@ impl Pointer {
         attributes.insert(SUM.to_owned(), Attr::N(sum));
         let size = record_bytes(&attributes);
         if size > POINTER_BYTES {
-            return Err(bad(format!(
-                "it would have {size} bytes, at most {POINTER_BYTES} are written; put fewer or shorter properties on the change"
-            )));
+            return Err(bad(format!("it would have {size} bytes, at most {POINTER_BYTES} are written")));
         }
         Ok(ItemRecord { rev: self.rev, attributes })
     }

@@ -26,8 +26,6 @@ pub const MS_MAX: i64 = (1 << 42) - 1;
 pub const SLOT_MAX: u16 = (1 << SLOT_BITS) - 1;
 /// Largest number of the clock.
 pub const LAST: SequenceNumber = SequenceNumber((MS_MAX << MS_SHIFT) | ((1 << MS_SHIFT) - 1));
-/// Numbers below this one (the clock's 2000-01-01) are kept for imports and for what other writers count from 0.
-pub const IMPORTS_BELOW: SequenceNumber = SequenceNumber(946_684_800_000 << MS_SHIFT);
 
 /// A shard's own part of the sequence numbers, 1 to 4,095.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

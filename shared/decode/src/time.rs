@@ -1,9 +1,12 @@
 //! Dates and times from text and numbers, exactly.
 //!
-//! Neighbours: `convert`. Calendar arithmetic is Howard Hinnant's `days_from_civil`. Invariant: 1. what does not fit the wanted precision
+//! Neighbours: `convert`. Invariant: 1. what does not fit the wanted precision
 //! is refused, not rounded.
 
-use siltstone_format::value::Value;
+use siltstone_format::{
+    calendar::{date_of, days_of},
+    value::Value,
+};
 
 /// Nanoseconds of a day.
 const DAY_NANOS: i128 = 86_400_000_000_000;
@@ -30,39 +33,16 @@ impl Unit {
     }
 }
 
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let y = if month <= 2 { year - 1 } else { year };
-    let era = y.div_euclid(400);
-    let yoe = y.rem_euclid(400);
-    let doy = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
-    era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468
-}
-
-/// A day number as `YYYY-MM-DD`.
-fn show_date(days: i64) -> String {
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let doe = z.rem_euclid(146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    format!("{:04}-{month:02}-{:02}", yoe + era * 400 + i64::from(month <= 2), doy - (153 * mp + 2) / 5 + 1)
-}
-
 /// A minute of a day by a format of `%Y`, `%m`, `%d`, `%H`, `%M` and other characters.
 pub(crate) fn show(format: &str, days: i64, minute: i64) -> String {
-    let date = show_date(days);
-    // Years may have more than four digits or a sign: month and day are the last six characters.
-    let cut = date.len().saturating_sub(6);
-    let part = |from: usize, to: usize| date.get(from..to).unwrap_or_default();
+    let (year, month, day) = date_of(days);
     let mut out = String::with_capacity(format.len() + 6);
     let mut letters = format.chars();
     while let Some(letter) = letters.next() {
         match (letter, if letter == '%' { letters.next() } else { None }) {
-            ('%', Some('Y')) => out.push_str(part(0, cut)),
-            ('%', Some('m')) => out.push_str(part(cut + 1, cut + 3)),
-            ('%', Some('d')) => out.push_str(part(cut + 4, cut + 6)),
+            ('%', Some('Y')) => out.push_str(&format!("{year:04}")),
+            ('%', Some('m')) => out.push_str(&format!("{month:02}")),
+            ('%', Some('d')) => out.push_str(&format!("{day:02}")),
             ('%', Some('H')) => out.push_str(&format!("{:02}", minute / 60)),
             ('%', Some('M')) => out.push_str(&format!("{:02}", minute % 60)),
             _ => out.push(letter),
@@ -81,15 +61,6 @@ pub(crate) fn is_format(format: &str) -> bool {
     known && format.contains("%Y")
 }
 
-fn month_days(year: i64, month: i64) -> i64 {
-    match month {
-        4 | 6 | 9 | 11 => 30,
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
-        2 => 28,
-        _ => 31,
-    }
-}
-
 fn digits(text: &str, min: usize, max: usize) -> Option<i64> {
     ((min..=max).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
 }
@@ -98,7 +69,11 @@ fn digits(text: &str, min: usize, max: usize) -> Option<i64> {
 pub(crate) fn parse_date(text: &str) -> Option<i64> {
     let mut parts = text.splitn(3, '-');
     let (y, m, d) = (digits(parts.next()?, 4, 6)?, digits(parts.next()?, 2, 2)?, digits(parts.next()?, 2, 2)?);
-    ((1..=12).contains(&m) && d >= 1 && d <= month_days(y, m)).then(|| days_from_civil(y, m, d))
+    if !(1..=12).contains(&m) {
+        return None;
+    }
+    let days = days_of(y, m, d);
+    (date_of(days) == (y, m, d)).then_some(days)
 }
 
 /// Nanoseconds of the day of `HH:MM[:SS[.fraction]]`.
@@ -170,7 +145,7 @@ mod tests {
         assert_eq!(parse_date("2024-02-29"), Some(19_782));
         assert_eq!(parse_date("1969-12-31"), Some(-1));
         for days in [-719_468, -1, 0, 59, 19_782, 2_932_896] {
-            assert_eq!(parse_date(&show_date(days)), Some(days));
+            assert_eq!(parse_date(&show("%Y-%m-%d", days, 0)), Some(days));
         }
         for bad in ["2023-02-29", "2024-13-01", "2024-00-10", "2024-1-1", "24-01-01", "x", "2024-01-01T"] {
             assert_eq!(parse_date(bad), None, "{bad}");

@@ -10,6 +10,7 @@
 pub mod avro;
 pub mod binary_row;
 pub mod bucket;
+pub mod calendar;
 pub mod compare;
 pub mod data_file;
 pub mod error;

@@ -5,35 +5,15 @@
 
 use serde_json::{Map, Number, json};
 use siltstone_format::{
+    calendar::{date_of, days_of},
     types::{DataType, TypeKind},
     value::Value,
 };
 
-/// Days from 1970-01-01 to a civil date (proleptic Gregorian; Howard Hinnant's `days_from_civil`).
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let y = if month <= 2 { year - 1 } else { year };
-    let era = y.div_euclid(400);
-    let yoe = y.rem_euclid(400);
-    let doy = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
-    era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468
-}
-
-/// The civil date of a day number (Howard Hinnant's `civil_from_days`).
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let doe = z.rem_euclid(146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    (yoe + era * 400 + i64::from(month <= 2), month, doy - (153 * mp + 2) / 5 + 1)
-}
-
 /// A date as `YYYY-MM-DD`.
 #[must_use]
 pub fn show_date(days: i64) -> String {
-    let (y, m, d) = civil_from_days(days);
+    let (y, m, d) = date_of(days);
     format!("{y:04}-{m:02}-{d:02}")
 }
 
@@ -190,8 +170,8 @@ fn parse_date(text: &str) -> Option<i64> {
     if !(0..=YEAR_MAX).contains(&y) || !(1..=12).contains(&m) || !(1..=31).contains(&d) {
         return None;
     }
-    let days = days_from_civil(if negative { -y } else { y }, m, d);
-    (civil_from_days(days).1 == m).then_some(days)
+    let days = days_of(if negative { -y } else { y }, m, d);
+    (date_of(days).1 == m).then_some(days)
 }
 
 /// Nanoseconds of the day.

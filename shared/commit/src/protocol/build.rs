@@ -13,12 +13,12 @@ use siltstone_format::{
     snapshot::{CommitKind, Snapshot},
 };
 
-use super::commit::load_others;
+use super::packed::spill;
 use crate::{
     changes::ChangeKind,
     checkpoint::Checkpoints,
     codec,
-    context::{OWN_DIRECTORY, TableContext},
+    context::TableContext,
     error::CommitError,
     fold::Accumulated,
     io::Io,
@@ -62,13 +62,6 @@ pub(crate) async fn next_pointer(
     let snapshot = write_snapshot(io, context, names, pointer.snapshot.as_ref(), state, author).await?;
     next.snapshot = Some(snapshot);
     Ok(next)
-}
-
-pub(crate) async fn spill(io: &Io, context: &TableContext, checkpoints: &mut Checkpoints) -> Result<(), CommitError> {
-    load_others(io, steps::COMMIT_READ, context, checkpoints).await?;
-    let name = format!("{OWN_DIRECTORY}/checkpoints-{}", io.uuid(steps::COMMIT_MANIFESTS).await?);
-    let bytes = checkpoints.spill(&name);
-    io.put_new(steps::COMMIT_MANIFESTS, vec![(context.key(&name), bytes.into())]).await
 }
 
 /// Steps 4 and 5: manifests of delta and changelog, the merged base, and the lists that name them.
@@ -184,8 +177,6 @@ fn snapshot(
     now_ms: i64,
 ) -> Snapshot {
     let delta_rows = rows(&state.files);
-    let mut properties = state.properties.clone();
-    properties.extend(author.properties);
     let schema_id: SchemaId = state.schema_id.max(before.map_or(SchemaId(0), |s| s.schema_id));
     let changelog_rows = lists.changelog.as_ref().map(|_| rows(&state.changelog));
     let (changelog_list, changelog_size) = lists.changelog.unzip();
@@ -212,9 +203,9 @@ fn snapshot(
         total_record_count: Some(before.map_or(Some(0), |s| s.total_record_count).unwrap_or(0) + delta_rows),
         delta_record_count: Some(delta_rows),
         changelog_record_count: changelog_rows,
-        watermark: state.watermark.max(before.and_then(|s| s.watermark)),
+        watermark: before.and_then(|s| s.watermark),
         statistics: before.filter(|s| s.schema_id == schema_id).and_then(|s| s.statistics.clone()),
-        properties: (!properties.is_empty()).then_some(properties),
+        properties: (!author.properties.is_empty()).then_some(author.properties),
         next_row_id: before.and_then(|s| s.next_row_id),
         other: BTreeMap::new(),
     }

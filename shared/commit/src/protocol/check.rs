@@ -14,7 +14,7 @@ use siltstone_format::{
     snapshot::{Snapshot, is_sealed},
 };
 
-use super::{bare, commit, tip};
+use super::{bare, packed, tip};
 use crate::{
     codec, conflict,
     context::{Authority, Incarnation, TableContext},
@@ -185,7 +185,7 @@ impl Checker<'_> {
             None => {}
         }
         let mut checkpoints = pointer.checkpoints.clone();
-        if let Err(error) = commit::load_others(self.io, steps::CHECK_READ, self.context, &mut checkpoints).await {
+        if let Err(error) = packed::load_others(self.io, steps::CHECK_READ, self.context, &mut checkpoints).await {
             self.error("item pointer", format!("its packed checkpoints cannot be read: {error}"));
         }
         Ok(())

@@ -4,10 +4,9 @@
 //! Invariants: 1. everything the new state names is durable before the swap (11); 2. `Conflict` is answered only while no write of this
 //! change can still take effect (7); 3. `Committed` is answered only when the snapshot is published (5); 4. a loser deletes nothing.
 
-use super::{build, publish, tip, tip::Swap};
+use super::{build, packed::load_others, publish, tip, tip::Swap};
 use crate::{
     changes::{Change, Outcome},
-    checkpoint::Checkpoints,
     context::TableContext,
     error::CommitError,
     fold::{Accumulated, Folded, fold, needs_live},
@@ -92,20 +91,4 @@ async fn evaluate(
     }
     let folded = fold(context, &mut state, change)?;
     Ok((state, folded))
-}
-
-/// Reads the packed object with the checkpoints of the less recent shards, if there is one.
-pub(crate) async fn load_others(
-    io: &Io,
-    step: steps::StepName,
-    context: &TableContext,
-    checkpoints: &mut Checkpoints,
-) -> Result<(), CommitError> {
-    let Some(name) = checkpoints.packed_object() else { return Ok(()) };
-    let key = context.key(name);
-    let object = io.get_needed(step, vec![key.clone()]).await?.pop();
-    let bytes = object.map(|o| o.body).unwrap_or_default();
-    let others = Checkpoints::unpack_others(name, &bytes).map_err(|reason| CommitError::corrupt(key, reason))?;
-    checkpoints.load_others(others);
-    Ok(())
 }

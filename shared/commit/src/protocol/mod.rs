@@ -11,6 +11,7 @@ mod check;
 mod commit;
 mod create;
 mod expire;
+mod packed;
 mod publish;
 mod restore;
 mod rollback;
@@ -86,7 +87,7 @@ pub fn load(context: &TableContext, load_checkpoints: bool) -> Machine<LoadedTab
         }
         let mut pointer = tip::settle(&io, &context).await?;
         if load_checkpoints {
-            commit::load_others(&io, steps::COMMIT_READ, &context, &mut pointer.checkpoints).await?;
+            packed::load_others(&io, steps::COMMIT_READ, &context, &mut pointer.checkpoints).await?;
         }
         Ok(LoadedTable { snapshot: pointer.snapshot.clone(), pointer: Some(pointer) })
     })
@@ -98,7 +99,7 @@ pub fn checkpoints(context: &TableContext, pointer: Pointer) -> Machine<Checkpoi
     let context = context.clone();
     Machine::new(move |io| async move {
         let mut checkpoints = pointer.checkpoints;
-        commit::load_others(&io, steps::CHECK_READ, &context, &mut checkpoints).await?;
+        packed::load_others(&io, steps::CHECK_READ, &context, &mut checkpoints).await?;
         Ok(checkpoints)
     })
 }
@@ -158,7 +159,7 @@ pub fn create(context: &TableContext, table_uuid: Option<String>) -> Machine<Poi
 
 /// Puts a pointer over an existing Paimon table; its snapshots stay what they are.
 #[must_use]
-pub fn adopt_table(context: &TableContext) -> Machine<Pointer> {
+pub(crate) fn adopt_table(context: &TableContext) -> Machine<Pointer> {
     let context = context.clone();
     Machine::new(move |io| async move { create::adopt_table(io, context).await })
 }

@@ -12,7 +12,7 @@ use siltstone_format::{
     snapshot::{CommitKind, Snapshot},
 };
 
-use super::{adopt, build, commit, create, need_pointer, publish, roots, tip};
+use super::{adopt, build, create, need_pointer, packed, publish, roots, tip};
 use crate::{
     base64,
     changes::ChangeId,
@@ -108,14 +108,14 @@ async fn checkpoints(
     let key = context.location.snapshot(id);
     let bytes = base64::decode(&packed).ok_or_else(|| CommitError::corrupt(&key, "its checkpoints are no base64"))?;
     let mut checkpoints = Checkpoints::unpack(&bytes, object).map_err(|reason| CommitError::corrupt(&key, reason))?;
-    commit::load_others(io, steps::RESTORE_READ, context, &mut checkpoints).await?;
+    packed::load_others(io, steps::RESTORE_READ, context, &mut checkpoints).await?;
     if let Some(there) = there {
         let mut old = there.checkpoints.clone();
-        commit::load_others(io, steps::RESTORE_READ, context, &mut old).await?;
+        packed::load_others(io, steps::RESTORE_READ, context, &mut old).await?;
         checkpoints.raise(&old.all());
     }
     if checkpoints.overflows() {
-        build::spill(io, context, &mut checkpoints).await?;
+        packed::spill(io, context, &mut checkpoints).await?;
     }
     Ok(checkpoints)
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{commit, need_pointer, tip};
+use super::{need_pointer, packed, tip};
 use crate::{
     checkpoint::ShardId,
     context::TableContext,
@@ -30,7 +30,7 @@ pub(crate) async fn reserve(io: Io, context: TableContext, shard: ShardId) -> Re
 pub(crate) async fn release(io: Io, context: TableContext) -> Result<Vec<ShardId>, CommitError> {
     need_pointer(&context)?;
     let mut pointer = tip::settle(&io, &context).await?;
-    commit::load_others(&io, steps::COMMIT_READ, &context, &mut pointer.checkpoints).await?;
+    packed::load_others(&io, steps::COMMIT_READ, &context, &mut pointer.checkpoints).await?;
     let all = pointer.checkpoints.all();
     update(&io, &context, |table| {
         let mut freed = Vec::new();

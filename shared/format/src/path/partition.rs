@@ -4,6 +4,7 @@
 //! false; 2. types whose text the engines disagree on are refused here, so that no file is put where nobody finds it.
 
 use crate::{
+    calendar::date_of,
     error::{FormatError, Result},
     schema::TableSchema,
     types::{DataType, TypeKind},
@@ -139,21 +140,8 @@ fn escape(text: &str, out: &mut String) {
     }
 }
 
-/// Year, month and day of days since 1970-01-01 in the proleptic Gregorian calendar.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
-}
-
 fn date_text(days: i64) -> String {
-    let (year, month, day) = civil(days);
+    let (year, month, day) = date_of(days);
     // Java's LocalDate: four digits at least, a plus sign beyond 9999.
     let year = match year {
         10_000.. => format!("+{year}"),
