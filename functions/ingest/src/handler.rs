@@ -2,17 +2,13 @@
 //!
 //! Neighbours: `event`, `siltstone_table::ingest`. Invariant: 1. an error fails the invocation: nothing is acknowledged and Kinesis redelivers.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
-};
+use std::sync::Arc;
 
 use siltstone_store::{meter::Meter, stream::StreamAdmin};
 use siltstone_table::{
     ErrorKind, Ports, TableError,
     emf::{self, Metering, Metric},
     ingest::{Ingest, IngestReport},
-    maintain,
     settings::{FunctionSettings, IngestLimits},
 };
 
@@ -28,16 +24,16 @@ pub struct Handler {
     ingest: Ingest,
     settings: FunctionSettings,
     metering: Option<Metering>,
-    mapping_checked_ms: AtomicI64,
 }
 
 impl Handler {
     /// A handler over `ports`; `streams` finds the parents of new shards.
     #[must_use]
     pub fn new(ports: Ports, streams: Option<Arc<dyn StreamAdmin>>, settings: FunctionSettings) -> Self {
-        let limits = IngestLimits { lateness_ms: settings.lateness_ms, ..IngestLimits::default() };
+        let mapping_trusted_ms = settings.require_mapping.then_some(MAPPING_TRUSTED_MS);
+        let limits = IngestLimits { lateness_ms: settings.lateness_ms, mapping_trusted_ms, ..IngestLimits::default() };
         let ingest = Ingest::new(ports.clone(), settings.table.clone(), streams, limits);
-        Self { ports, ingest, settings, metering: None, mapping_checked_ms: AtomicI64::new(i64::MIN) }
+        Self { ports, ingest, settings, metering: None }
     }
 
     /// Adds the requests that `meter` counts to the metrics.
@@ -58,7 +54,6 @@ impl Handler {
     ) -> Result<BatchResponse, TableError> {
         let started = self.ports.clock.now_ms();
         let Some(batch) = event.into_batch()? else { return Ok(BatchResponse::default()) };
-        self.require_mapping(&batch.stream_arn, started).await?;
         let result = self.ingest.handle(&batch, deadline_ms).await;
         let now = self.ports.clock.now_ms();
         let forked = result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Forked);
@@ -98,17 +93,6 @@ impl Handler {
             })?;
         let response = self.handle(event, deadline_ms, metrics).await?;
         serde_json::to_vec(&response).map_err(|e| TableError::Bug(e.to_string()))
-    }
-
-    /// Fails closed while the event source mapping was not seen to be safe.
-    async fn require_mapping(&self, stream_arn: &str, now: i64) -> Result<(), TableError> {
-        let checked = self.mapping_checked_ms.load(Ordering::Relaxed);
-        if !self.settings.require_mapping || now.saturating_sub(checked) < MAPPING_TRUSTED_MS {
-            return Ok(());
-        }
-        maintain::require_mapping(&self.ports, &self.settings.table, stream_arn).await?;
-        self.mapping_checked_ms.store(now, Ordering::Relaxed);
-        Ok(())
     }
 }
 

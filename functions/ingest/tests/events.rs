@@ -10,8 +10,11 @@ use std::sync::Arc;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value as Json, json};
 use siltstone_ingest::{Handler, event::KinesisEvent};
-use siltstone_store::meter::Metered;
-use siltstone_table::{ErrorKind, TableError, quarantine, text};
+use siltstone_store::{
+    item::{Attr, Item, ItemCondition},
+    meter::Metered,
+};
+use siltstone_table::{ErrorKind, TableError, catalog, maintain::MAPPING_ITEM, quarantine, text};
 use world::{
     FAR, Metrics, START, STREAM, World, all_orders, assert_part, orders, sample, sample_json, settings, value,
 };
@@ -304,6 +307,28 @@ async fn unchecked_event_source_mapping_stops_ingest() {
     let error = refused(&handler, sample("ingest-normal").as_bytes()).await.to_string();
     assert!(error.contains("not checked yet") && error.contains("invoke `maintain`"), "{error}");
     assert_eq!(world.snapshot().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mapping_of_a_table_created_again_is_asked_for_again() {
+    let world = World::new().await;
+    let settings = settings(&[("SILTSTONE_REQUIRE_MAPPING", "true")]);
+    let at = settings.table.clone();
+    let seen = Item::new(at.partition(), MAPPING_ITEM, 1)
+        .with("faults", Attr::S("[]".to_owned()))
+        .with("stream", Attr::S(STREAM.to_owned()));
+    world.ports.items.put(&seen, ItemCondition::None).await.unwrap();
+    let handler = Handler::new(world.ports.clone(), None, settings);
+    feed(&handler, "ingest-normal").await;
+    catalog::drop(&world.ports, &at, true).await.unwrap();
+    world.create(&[], &[]).await;
+    let event = sample("ingest-normal");
+    let error = refused(&handler, event.as_bytes()).await.to_string();
+    assert!(error.contains("not checked yet"), "{error}");
+    assert_eq!(world.snapshot().await, None);
+    world.ports.items.put(&seen, ItemCondition::None).await.unwrap();
+    feed(&handler, "ingest-normal").await;
+    assert_eq!(world.snapshot().await, Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -120,8 +120,10 @@ pub async fn compact_bucket(
     let entries = state::live_files(table, &snapshot, scope).await?;
     // The table was altered since it was opened: written by the old schema, the new columns of these files would be lost.
     if let Some(newer) = entries.iter().map(|e| e.file.schema_id).max().filter(|id| *id > table.schema.id) {
-        let table =
+        let mut altered =
             Table::with_schema(&table.ports, &table.at, table.context.authority, Purpose::Compact, newer).await?;
+        altered.context.incarnation.clone_from(&table.context.incarnation);
+        let table = altered;
         return Box::pin(compact_bucket(&table, partition, bucket, request, limits, deadline_ms)).await;
     }
     let keys = KeyComparator::new(table.layout.key_types());

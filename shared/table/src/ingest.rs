@@ -22,6 +22,7 @@ use siltstone_commit::{
     changes::{Change, ChangeId, ChangeKind, Conflict, Outcome},
     checkpoint::{Checkpoint, ListId, Lookup, Position, ShardId, ShardRange},
     context::Authority,
+    error::CommitError,
     pointer::{Pointer, TableState},
     protocol,
     sequence::{Allocator, Reservation, first_of, padded},
@@ -39,6 +40,7 @@ use crate::{
     driver::drive,
     error::{Result, TableError},
     level_zero, lists,
+    maintain::require_mapping,
     name::TableRef,
     ports::Ports,
     settings::{Feed, IngestLimits},
@@ -122,6 +124,8 @@ struct Warm {
     slots: Mutex<BTreeMap<ShardId, Reservation>>,
     /// When S3 was last asked for a newer schema, ms.
     schema_seen_ms: AtomicI64,
+    /// When the recorded event source mapping was last seen to be safe, ms.
+    mapping_seen_ms: AtomicI64,
 }
 
 /// Plans before giving up: each lost race means that somebody else made progress.
@@ -154,10 +158,13 @@ impl Ingest {
             report = IngestReport { records: report.records, replans: plan, ..IngestReport::default() };
             self.check_time(deadline_ms)?;
             let warm = self.warm(batch).await?;
-            match self.attempt(&warm, &shard, batch, deadline_ms, &mut report).await? {
-                Attempt::Done => return Ok(report),
-                Attempt::Replan => {}
-                Attempt::NewSchema => self.forget(),
+            match self.attempt(&warm, &shard, batch, deadline_ms, &mut report).await {
+                Ok(Attempt::Done) => return Ok(report),
+                Ok(Attempt::Replan) => {}
+                Ok(Attempt::NewSchema) => self.forget(),
+                // Dropped, re-created or restored since: nothing of what is remembered is of this table.
+                Err(TableError::Commit(CommitError::Incarnation { .. } | CommitError::NoTable { .. })) => self.forget(),
+                Err(error) => return Err(error),
             }
         }
         Err(TableError::Conflict(format!(
@@ -189,8 +196,14 @@ impl Ingest {
                 let table = Table::open(&self.ports, &self.at, Authority::Pointer, Purpose::Write).await?;
                 let feed = Feed::load(&self.ports, &self.at).await?;
                 let decoder = decoder_of(&table, &feed.decoder)?;
-                let schema_seen_ms = AtomicI64::new(self.ports.clock.now_ms());
-                let warm = Arc::new(Warm { table, feed, decoder, slots: Mutex::default(), schema_seen_ms });
+                let warm = Arc::new(Warm {
+                    table,
+                    feed,
+                    decoder,
+                    slots: Mutex::default(),
+                    schema_seen_ms: AtomicI64::new(self.ports.clock.now_ms()),
+                    mapping_seen_ms: AtomicI64::new(i64::MIN),
+                });
                 *self.warm.lock().unwrap_or_else(PoisonError::into_inner) = Some(warm.clone());
                 warm
             }
@@ -201,7 +214,19 @@ impl Ingest {
                 self.at.name, warm.feed.stream_arn, batch.stream_arn
             )));
         }
+        self.require_mapping(&warm).await?;
         Ok(warm)
+    }
+
+    /// Fails closed while the event source mapping was not seen to be safe.
+    async fn require_mapping(&self, warm: &Warm) -> Result<()> {
+        let Some(trusted_ms) = self.limits.mapping_trusted_ms else { return Ok(()) };
+        let now = self.ports.clock.now_ms();
+        if now.saturating_sub(warm.mapping_seen_ms.load(Ordering::Relaxed)) >= trusted_ms {
+            require_mapping(&self.ports, &self.at, &warm.feed.stream_arn).await?;
+            warm.mapping_seen_ms.store(now, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Whether another engine altered the table. Its new columns would be left out of the rows until somebody commits with them, so S3 is

@@ -65,11 +65,19 @@ pub struct IngestLimits {
     pub schema_interval_ms: i64,
     /// Rows older than this (ms) are counted as late: what compactions keep deletes for, so it is to be the same as theirs.
     pub lateness_ms: i64,
+    /// How long a warm function trusts the recorded event source mapping before it looks again, ms; `None` asks for none.
+    pub mapping_trusted_ms: Option<i64>,
 }
 
 impl Default for IngestLimits {
     fn default() -> Self {
-        Self { reserve_ms: 2_000, parallel_uploads: 8, schema_interval_ms: 10_000, lateness_ms: LATENESS_MS }
+        Self {
+            reserve_ms: 2_000,
+            parallel_uploads: 8,
+            schema_interval_ms: 10_000,
+            lateness_ms: LATENESS_MS,
+            mapping_trusted_ms: None,
+        }
     }
 }
 

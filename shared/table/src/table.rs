@@ -2,7 +2,7 @@
 //!
 //! Neighbours: every use-case starts with [`Table::open`]; `state` reads snapshots and live files, `driver` runs protocols.
 //! Invariants: 1. the schema in use is the newest one on S3: another engine changes it without telling the pointer; 2. options that Siltstone does not honour are refused for the
-//! purpose at hand before anything is read or written.
+//! purpose at hand before anything is read or written; 3. what is opened under a pointer is one life of the table: commits into another are refused.
 
 use std::sync::Arc;
 
@@ -120,7 +120,8 @@ impl Table {
         let mut context = TableContext::new(location.clone(), schema.clone())?;
         (context.authority, context.schema_sum) = (authority, Some(sum));
         let paths = Arc::new(options.partition_paths(&schema));
-        let uuid = pointer.map(|p| p.table_uuid);
+        let (uuid, incarnation) = pointer.map(|p| (p.table_uuid, p.incarnation)).unzip();
+        context.incarnation = incarnation;
         Ok(Self { ports: ports.clone(), at: at.clone(), location, schema, options, layout, context, uuid, paths })
     }
 
@@ -184,6 +185,7 @@ impl Table {
                 let then = (self.context.authority, Purpose::Read);
                 let mut table = Self::build(&self.ports, &self.at, then, snapshot.schema_id, None).await?;
                 table.uuid.clone_from(&self.uuid);
+                table.context.incarnation.clone_from(&self.context.incarnation);
                 Ok(table)
             }
             _ => Ok(self.clone()),

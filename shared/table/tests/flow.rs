@@ -26,7 +26,7 @@ use siltstone_table::{
     maintain, quarantine,
     repair::{self, Plan},
     scan::{ScanRequest, changelog, scan},
-    settings::CompactLimits,
+    settings::{CompactLimits, Feed},
 };
 use world::*;
 
@@ -130,6 +130,32 @@ async fn a_creation_that_stopped_before_the_feed_is_finished_and_a_fed_table_is_
     world.ports.items.delete(&world.at.partition(), "feed", ItemCondition::None).await.unwrap();
     catalog::create(&world.ports, &world.at, &again(&[])).await.unwrap();
     assert!(catalog::create(&world.ports, &world.at, &again(&[("bucket", "2")])).await.is_err(), "another schema");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warm_ingest_meets_a_table_that_was_dropped_and_created_again_as_new() {
+    let world = world(false, &[]).await;
+    let ingest = world.ingest();
+    ingest.handle(&batch(100, &[row(1, "old")]), FAR).await.unwrap();
+    let feed = Feed::load(&world.ports, &world.at).await.unwrap();
+    catalog::drop(&world.ports, &world.at, true).await.unwrap();
+    let gone = ingest.handle(&batch(101, &[row(1, "nowhere")]), FAR).await.unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::NotFound, "{gone}");
+    // The same schema id says other columns: the note has become the third.
+    let mut table = new_table(false, &[("bucket", "2")]);
+    table.columns.swap(1, 2);
+    catalog::create(&world.ports, &world.at, &table).await.unwrap();
+    feed.save(&world.ports, &world.at).await.unwrap();
+    // A stream read again from its beginning starts below the old table's checkpoint.
+    let report = ingest.handle(&batch(50, &[row(1, "new"), row(2, "b")]), FAR).await.unwrap();
+    assert_eq!((report.redelivered, report.changes, report.snapshot), (0, 2, Some(1)));
+    let (day, new) = (text("2023-11-14"), text("new"));
+    let rows = [vec![Value::BigInt(1), day.clone(), new], vec![Value::BigInt(2), day, text("b")]];
+    assert_eq!(world.values().await, rows);
+    let findings = drive(protocol::check(&world.open().await.context), &world.ports, &world.at).await.unwrap().findings;
+    assert_eq!(findings, []);
+    let slots = world.ports.items.get(&world.at.partition(), "slots").await.unwrap();
+    assert!(slots.is_some(), "the slot is reserved in the new table");
 }
 
 #[tokio::test(flavor = "multi_thread")]

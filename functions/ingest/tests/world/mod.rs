@@ -106,6 +106,13 @@ impl World {
         };
         let streams = Arc::new(MemoryStreams::with_clock(clock.clone()));
         streams.create("orders", 1).await.unwrap();
+        let world = Self { ports, meter, clock, streams };
+        world.create(partition, options).await;
+        world
+    }
+
+    /// Creates the table, also one that was dropped.
+    pub(crate) async fn create(&self, partition: &[&str], options: &[(&str, &str)]) {
         let columns = [
             ("order_id", "BIGINT"),
             ("customer", "STRING"),
@@ -122,10 +129,9 @@ impl World {
             comment: None,
         };
         let at = settings(&[]).table;
-        catalog::create(&ports, &at, &table).await.unwrap();
+        catalog::create(&self.ports, &at, &table).await.unwrap();
         let decoder = serde_json::from_value(json!({"format": "debezium-json"})).unwrap();
-        Feed { stream_arn: STREAM.to_owned(), decoder }.save(&ports, &at).await.unwrap();
-        Self { ports, meter, clock, streams }
+        Feed { stream_arn: STREAM.to_owned(), decoder }.save(&self.ports, &at).await.unwrap();
     }
 
     /// Splits the stream's shard: its children are the shards 1 and 2.
