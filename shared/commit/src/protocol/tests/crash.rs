@@ -129,6 +129,15 @@ fn scenarios() -> Vec<(&'static str, Scenario)> {
 
     all.push(("repair a fork", Scenario::new(forked(), repair_fork)));
     all.push(("reserve a slot", Scenario::new(grown(), |c| reserve_slot(c, fixture::shard(7)))));
+
+    let (context, mut world) = grown();
+    world.ok(reserve_slot(&context, fixture::shard(0)));
+    world.ok(reserve_slot(&context, fixture::shard(7)));
+    let last = last_number(&world);
+    let mut child = fixture::batch(&mut world, &context, 7, None, 3, last);
+    child.ranges[0].parents = vec![fixture::shard(0)];
+    commit_ok(&mut world, &context, child);
+    all.push(("free the slot of a closed shard", Scenario::new((context, world), release_slots)));
     all
 }
 
