@@ -107,8 +107,9 @@ fn hint(path: &str, bucket: Bucket) -> String {
     format!("debt#{path}/bucket-{bucket}")
 }
 
-/// Counts one more run for each touched bucket and puts the task objects that became due; returns how many.
-pub(crate) async fn add(table: &Table, touched: &[Touched], snapshot: Option<SnapshotId>) -> u64 {
+/// Counts one more run for each touched bucket and puts the task objects that became due; returns how many. Begins nothing from `until_ms` on:
+/// the batch is committed and must be answered.
+pub(crate) async fn add(table: &Table, touched: &[Touched], snapshot: Option<SnapshotId>, until_ms: i64) -> u64 {
     let Some(version) = snapshot else { return 0 };
     if !table.compacts_here() {
         return 0;
@@ -117,6 +118,9 @@ pub(crate) async fn add(table: &Table, touched: &[Touched], snapshot: Option<Sna
     let due: Vec<bool> = stream::iter(touched.to_vec())
         .map(|bucket| async move {
             let result = async {
+                if table.ports.clock.now_ms() >= until_ms {
+                    return Err(TableError::Unavailable("no time is left in this invocation".to_owned()));
+                }
                 let path = table.partition_path(&bucket.partition)?;
                 let sort = hint(&path, bucket.bucket);
                 let runs = table.ports.items.add(&table.at.partition(), &sort, "runs", 1).await?;

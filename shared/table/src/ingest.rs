@@ -10,7 +10,7 @@
 //! quarantine, or above the checkpoint; 3. an error acknowledges nothing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
@@ -128,6 +128,8 @@ struct Warm {
     mapping_seen_ms: AtomicI64,
 }
 
+/// Time kept back for the answer when debt hints are written, ms.
+const HINT_RESERVE_MS: i64 = 500;
 /// Plans before giving up: each lost race means that somebody else made progress.
 const PLANS_MAX: u64 = 8;
 
@@ -317,7 +319,8 @@ impl Ingest {
         match self.commit(table, change, pointer, deadline_ms).await? {
             Outcome::Committed { snapshot, .. } => {
                 report.snapshot = snapshot.map(|s| s.0);
-                report.tasks = debt::add(table, &written.touched, snapshot).await;
+                let until = deadline_ms.saturating_sub(HINT_RESERVE_MS);
+                report.tasks = debt::add(table, &written.touched, snapshot, until).await;
                 Ok(Attempt::Done)
             }
             Outcome::Conflict(Conflict::Overlap { .. } | Conflict::Gap { .. }) => Ok(Attempt::Replan),
@@ -363,7 +366,7 @@ impl Ingest {
         Ok(reservation)
     }
 
-    /// The parents of a shard that has no checkpoint yet, as far as the table has read them.
+    /// The nearest ancestors of a shard without checkpoint that the table has read, on each branch: a shard between may never have had a record.
     async fn parents(
         &self,
         batch: &StreamBatch,
@@ -379,16 +382,21 @@ impl Ingest {
             .list_shards(stream)
             .await
             .map_err(|e| TableError::Unavailable(format!("the shards of {stream} cannot be listed: {e}")))?;
-        let mut found = Vec::new();
-        for info in shards.iter().filter(|s| s.id == shard.as_str()) {
-            for parent in info.parent.iter().chain(&info.adjacent_parent) {
-                let parent = ShardId::new(parent)?;
-                if let Lookup::Found(checkpoint) = pointer.checkpoints.get(&parent) {
-                    found.push((parent, checkpoint));
+        let mut found = BTreeMap::new();
+        let (mut unread, mut asked) = (vec![shard.clone()], BTreeSet::new());
+        while let Some(child) = unread.pop() {
+            for info in shards.iter().filter(|s| s.id == child.as_str()) {
+                for parent in info.parent.iter().chain(&info.adjacent_parent) {
+                    let parent = ShardId::new(parent)?;
+                    match pointer.checkpoints.get(&parent) {
+                        Lookup::Found(checkpoint) => drop(found.insert(parent, checkpoint)),
+                        _ if asked.insert(parent.clone()) => unread.push(parent),
+                        _ => {}
+                    }
                 }
             }
         }
-        Ok(found)
+        Ok(found.into_iter().collect())
     }
 
     /// Puts the rejected records of a range on a list, which counts once the change that names it is committed.

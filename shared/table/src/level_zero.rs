@@ -1,7 +1,7 @@
 //! Writes the rows of one batch as level-0 files, one per touched bucket, and names them in the change that will commit them.
 //!
 //! Above: `ingest` and `replay` number the rows and commit the change. Below: `lsm` splits, sorts, merges and encodes. Invariants: 1. files are
-//! made one at a time (memory), their uploads run side by side; 2. every file is durable when this returns: the commit may name it;
+//! made one at a time, their uploads run side by side, and only those are in memory; 2. every file is durable when this returns: the commit may name it;
 //! 3. a file states its largest sequence number padded to the end of the millisecond: a foreign writer goes on in nobody's slot.
 
 use std::sync::Arc;
@@ -56,27 +56,30 @@ pub(crate) async fn write(
         changelog: Arc::new(changelog_settings(table)),
     };
     let writer_id = table.ports.ids.uuid();
-    let made: Vec<Made> = stream::iter(touched.iter().cloned().enumerate())
+    let uploaded: Vec<Uploaded> = stream::iter(touched.iter().cloned().enumerate())
         .map(|(number, bucket)| {
             let rows = splitter.bucket_rows(rows, bucket).map_err(TableError::from);
             let made = rows.and_then(|rows| maker.make(rows, &format!("{writer_id}-{number}")));
             async move {
                 let made = made?;
-                for (key, bytes) in &made.objects {
-                    table.ports.objects.put(key, bytes.clone(), PutMode::Overwrite).await.map_err(|e| *e)?;
+                let mut uploaded = Uploaded { data: made.data, changelog: made.changelog, files: 0, bytes: 0 };
+                for (key, bytes) in made.objects {
+                    uploaded.files += 1;
+                    uploaded.bytes += bytes.len() as u64;
+                    table.ports.objects.put(&key, bytes, PutMode::Overwrite).await.map_err(|e| *e)?;
                 }
-                Ok::<_, TableError>(made)
+                Ok::<_, TableError>(uploaded)
             }
         })
         .buffered(parallel_uploads.max(1))
         .try_collect()
         .await?;
     let mut written = Written { touched, ..Written::default() };
-    for made in made {
-        written.files += made.objects.len() as u64;
-        written.bytes += made.objects.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
-        change.files.push(made.data);
-        change.changelog.extend(made.changelog);
+    for file in uploaded {
+        written.files += file.files;
+        written.bytes += file.bytes;
+        change.files.push(file.data);
+        change.changelog.extend(file.changelog);
     }
     Ok(written)
 }
@@ -86,6 +89,14 @@ struct Made {
     data: ManifestEntry,
     changelog: Option<ManifestEntry>,
     objects: Vec<(String, Bytes)>,
+}
+
+/// The files of one bucket, without their bytes: a batch may touch thousands of buckets.
+struct Uploaded {
+    data: ManifestEntry,
+    changelog: Option<ManifestEntry>,
+    files: u64,
+    bytes: u64,
 }
 
 /// Makes files of one table.

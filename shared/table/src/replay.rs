@@ -177,7 +177,7 @@ async fn commit(
             if !counts(table, list).await? {
                 return Ok(None);
             }
-            debt::add(table, &written.touched, snapshot).await;
+            debt::add(table, &written.touched, snapshot, i64::MAX).await;
             Ok(Some(snapshot.map(|s| s.0)))
         }
         Outcome::Conflict(Conflict::Overlap { .. } | Conflict::Gap { .. } | Conflict::OlderThanSweep { .. }) => {

@@ -3,11 +3,11 @@
 
 mod world;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde_json::json;
-use siltstone_commit::protocol;
+use siltstone_commit::{checkpoint::Checkpoints, protocol};
 use siltstone_decode::quarantine::QuarantinedRecord;
 use siltstone_format::{id::SnapshotId, value::Value};
 use siltstone_store::{
@@ -22,11 +22,11 @@ use siltstone_table::{
     catalog,
     compact::{self, CompactRequest, Compacted},
     driver::drive,
-    ingest::{StreamBatch, StreamRecord},
+    ingest::{Ingest, StreamBatch, StreamRecord},
     maintain, quarantine,
     repair::{self, Plan},
     scan::{ScanRequest, changelog, scan},
-    settings::{CompactLimits, Feed},
+    settings::{CompactLimits, Feed, IngestLimits},
 };
 use world::*;
 
@@ -385,6 +385,58 @@ async fn a_stream_created_again_under_its_name_fails_and_does_not_skip() {
     other.records[0].arrival_ms = START + 1_000_000;
     let error = world.ingest().handle(&other, FAR).await.unwrap_err().to_string();
     assert!(error.contains("created again"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_goes_on_above_its_nearest_ancestors_with_records_and_closes_them() {
+    let world = world(false, &[("bucket", "1")]).await;
+    let shard = |n: usize| format!("shardId-{n:012}");
+    let streams = Arc::new(MemoryStreams::with_clock(world.clock.clone()));
+    streams.create("orders", 2).await.unwrap();
+    let ingest = Ingest::new(world.ports.clone(), world.at.clone(), Some(streams.clone()), IngestLimits::default());
+    let late = START + 5_000_000;
+    let mut of_shard = Vec::new();
+    for (n, arrival) in [(0, late), (1, late + 1_000)] {
+        let mut batch = batch(10, &[row(1, &format!("shard {n}"))]);
+        batch.shard = shard(n);
+        batch.records[0].arrival_ms = arrival;
+        of_shard.push(batch);
+    }
+    for batch in &of_shard {
+        ingest.handle(batch, FAR).await.unwrap();
+    }
+    // 0 is split into 2 and 3, 1 into 4 and 5; 3 and 4 are merged into 6. Only 0, 1 and 6 have records.
+    streams.split("orders", &shard(0), 1 << 126).await.unwrap();
+    streams.split("orders", &shard(1), 3 << 126).await.unwrap();
+    streams.merge("orders", &shard(3), &shard(4)).await.unwrap();
+    let mut child = batch(20, &[row(1, "shard 6")]);
+    child.shard = shard(6);
+    // Its clock is behind those of its ancestors.
+    child.records[0].arrival_ms = START;
+    ingest.handle(&child, FAR).await.unwrap();
+    assert_eq!(world.rows(None).await, pairs(&[(1, "shard 6")]));
+    let closed = |checkpoints: Checkpoints| -> Vec<_> {
+        checkpoints.all().into_iter().map(|(shard, c)| (shard.to_string(), c.closed)).collect()
+    };
+    let table = world.open().await;
+    let pointer = table.pointer().await.unwrap();
+    assert_eq!(closed(pointer.checkpoints), [(shard(0), true), (shard(1), true), (shard(6), false)]);
+    let freed = drive(protocol::release_slots(&table.context), &world.ports, &world.at).await.unwrap();
+    assert_eq!(freed.iter().map(ToString::to_string).collect::<Vec<_>>(), [shard(0), shard(1)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hints_without_an_answer_take_no_time_from_the_answer_of_a_batch_that_is_committed() {
+    let world = world(true, &[("bucket", "1")]).await;
+    let rows: Vec<_> = (1..=40).map(|day| json!({"id": 1, "note": "a", "dt": format!("day-{day}")})).collect();
+    let clock = world.clock.clone();
+    let slow = FaultPlan::none()
+        .act_before("add_item", "debt#", 1, move || async move { clock.advance(std::time::Duration::from_secs(59)) });
+    let deadline = world.clock_ms() + 59_400;
+    let report = world.faulty(&slow).handle(&batch(1, &rows), deadline).await.unwrap();
+    assert_eq!((report.buckets, report.snapshot), (40, Some(1)));
+    let asked = slow.log().iter().filter(|operation| operation.name == "add_item").count();
+    assert!(asked <= 8, "{asked} hints were begun though time was over after the first");
 }
 
 #[tokio::test(flavor = "multi_thread")]

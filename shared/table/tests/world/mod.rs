@@ -16,7 +16,7 @@ use siltstone_format::{
 use siltstone_store::{
     ids::SeededIds,
     memory::{FaultPlan, Faulty, ManualClock, MemoryItemStore, MemoryObjectStore},
-    object::PutMode,
+    object::{ObjectStore, PutMode},
 };
 use siltstone_table::{
     Ports, Table, TableRef,
@@ -49,8 +49,20 @@ pub async fn world_of(partition: bool, options: &[(&str, &str)], seed: u64) -> W
 /// A world with a table of its own.
 pub async fn world_with(table: &NewTable, seed: u64) -> World {
     let clock = Arc::new(ManualClock::new(START));
+    let objects = Arc::new(MemoryObjectStore::with_clock("lake", clock.clone()));
+    world_over(objects, clock, partition, options, seed).await
+}
+
+/// A world whose objects are elsewhere.
+pub async fn world_over(
+    objects: Arc<dyn ObjectStore>,
+    clock: Arc<ManualClock>,
+    partition: bool,
+    options: &[(&str, &str)],
+    seed: u64,
+) -> World {
     let ports = Ports {
-        objects: Arc::new(MemoryObjectStore::with_clock("lake", clock.clone())),
+        objects,
         items: Arc::new(MemoryItemStore::new()),
         clock: clock.clone(),
         ids: Arc::new(SeededIds::new(seed)),
@@ -100,6 +112,20 @@ pub fn row(id: i64, note: &str) -> serde_json::Value {
 }
 
 impl World {
+    /// The same world, for another use of it.
+    pub fn again(&self) -> Self {
+        Self { ports: self.ports.clone(), clock: self.clock.clone(), at: self.at.clone() }
+    }
+
+    pub fn clock_ms(&self) -> i64 {
+        self.ports.clock.now_ms()
+    }
+
+    /// Of the pointer: grows by one with each write.
+    pub async fn revision(&self) -> u64 {
+        self.open().await.pointer().await.unwrap().rev
+    }
+
     pub fn ingest(&self) -> Ingest {
         Ingest::new(self.ports.clone(), self.at.clone(), None, IngestLimits::default())
     }
