@@ -280,6 +280,8 @@ export class SiltstoneTable extends Construct {
       role: executionRole,
       logGroup,
       environment: {
+        // glibc keeps an arena per thread and gives little of it back: a compaction then takes several times the memory that it uses.
+        MALLOC_ARENA_MAX: '1',
         ...this.props.environment,
         SILTSTONE_BUCKET: this.bucketName,
         SILTSTONE_WAREHOUSE: this.place.warehouse,

@@ -92,6 +92,7 @@ describe('functions', () => {
         assert.ok(names.includes(`SILTSTONE_${name}`), `${f.Description}: SILTSTONE_${name}`);
       }
       assert.equal(f.Environment.Variables.SILTSTONE_TABLE, 'shop.orders');
+      assert.equal(f.Environment.Variables.MALLOC_ARENA_MAX, '1', 'memory limits hold with one arena');
       assert.ok(f.LoggingConfig.LogGroup, 'logs with a retention of their own');
     }
     const maintain = functions.find((f) => f.Description.startsWith('Siltstone maintain'))!;

@@ -1,8 +1,10 @@
 //! One compaction: groups of sections in, files of the output level out, step by step.
 //!
 //! Neighbours: `task` says what to rewrite, `merge` and `writer` do it, `table` uploads between the steps.
-//! Invariants: 1. output files ascend and are disjoint; 2. a file is closed at the target number of rows or at about the target size;
-//! 3. memory is one batch per open run, one output batch and one row group.
+//! Invariants: 1. output files ascend and are disjoint; 2. a file is closed at the target number of rows or at about the
+//! target size, always between two keys;
+//! 3. memory is two batches per open run, one output batch and one row group; 4. a step ends after each output batch: the caller can look at the
+//! clock and stop.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -28,7 +30,7 @@ pub type OpenFile<'a> = Arc<dyn Fn(&DataFileMeta) -> Result<RunBatches<'a>, LsmE
 /// What a step brought.
 #[derive(Debug)]
 pub enum CompactStep {
-    /// More bytes of the file being written.
+    /// More bytes of the file being written; often none.
     Bytes(Bytes),
     /// The last bytes of a file; with its description.
     FileDone(Bytes, Box<DataFileMeta>),
@@ -99,7 +101,7 @@ impl<'a> CompactionJob<'a> {
         }
     }
 
-    /// Works until there is something to hand over.
+    /// Merges and writes one batch, or closes a file.
     ///
     /// # Errors
     /// Whatever reading, merging or encoding meets; the job is over then.
@@ -122,10 +124,7 @@ impl<'a> CompactionJob<'a> {
                         )?),
                     };
                     writer.write(&batch)?;
-                    let bytes = writer.take_bytes();
-                    if !bytes.is_empty() {
-                        return Ok(CompactStep::Bytes(bytes));
-                    }
+                    return Ok(CompactStep::Bytes(writer.take_bytes()));
                 }
                 None if self.writer.is_some() => return self.close(),
                 None if self.groups.is_empty() => return Ok(CompactStep::Finished(self.stats)),

@@ -43,8 +43,8 @@ use crate::{
 /// Rows decoded at a time: large enough to amortise, small enough that one batch per run stays in cache (see the merge bench).
 pub const BATCH_ROWS: usize = 8192;
 
-/// Decoded bytes of a batch at the most, by the file's average row: wide rows come in fewer.
-const BATCH_BYTES: u64 = 8 << 20;
+/// Decoded bytes of a batch where the caller sets no bound, by the file's average row: wide rows come in fewer.
+pub const BATCH_BYTES: usize = 8 << 20;
 
 /// A larger footer is refused before it is fetched: it would take more memory than a whole merge.
 const FOOTER_MAX: u64 = 64 << 20;
@@ -59,7 +59,21 @@ pub fn open<R: ChunkReader + 'static>(
     file_schema: &TableSchema,
     layout: &FileLayout,
 ) -> Result<FileBatches, LsmError> {
-    open_as(source, meta, file_schema, layout, Reading { unique_keys: true, key_columns: false })
+    open_bounded(source, meta, file_schema, layout, BATCH_BYTES)
+}
+
+/// As [`open`], with batches of about `batch_bytes` decoded bytes at the most: a merge holds two of each run.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_bounded<R: ChunkReader + 'static>(
+    source: R,
+    meta: &DataFileMeta,
+    file_schema: &TableSchema,
+    layout: &FileLayout,
+    batch_bytes: usize,
+) -> Result<FileBatches, LsmError> {
+    open_as(source, meta, file_schema, layout, Reading { unique_keys: true, key_columns: false, batch_bytes })
 }
 
 /// Opens a changelog file: as [`open`], but a key may stand more than once.
@@ -72,7 +86,8 @@ pub fn open_changelog<R: ChunkReader + 'static>(
     file_schema: &TableSchema,
     layout: &FileLayout,
 ) -> Result<FileBatches, LsmError> {
-    open_as(source, meta, file_schema, layout, Reading { unique_keys: false, key_columns: false })
+    let reading = Reading { unique_keys: false, key_columns: false, batch_bytes: BATCH_BYTES };
+    open_as(source, meta, file_schema, layout, reading)
 }
 
 /// Opens a data or changelog file for an audit: the key columns of a fat file are read too, and must equal the value columns.
@@ -85,7 +100,8 @@ pub(crate) fn open_all<R: ChunkReader + 'static>(
     layout: &FileLayout,
     unique_keys: bool,
 ) -> Result<FileBatches, LsmError> {
-    open_as(source, meta, layout.table(), layout, Reading { unique_keys, key_columns: true })
+    let reading = Reading { unique_keys, key_columns: true, batch_bytes: BATCH_BYTES };
+    open_as(source, meta, layout.table(), layout, reading)
 }
 
 /// How a file is read.
@@ -95,6 +111,8 @@ struct Reading {
     unique_keys: bool,
     /// Whether key columns are read beside the value columns.
     key_columns: bool,
+    /// Decoded bytes of a batch.
+    batch_bytes: usize,
 }
 
 fn open_as<R: ChunkReader + 'static>(
@@ -135,7 +153,7 @@ fn open_as<R: ChunkReader + 'static>(
         columns.find_keys(builder.schema().fields(), layout);
     }
     let mask = ProjectionMask::roots(builder.parquet_schema(), columns.roots());
-    let batch_rows = batch_rows(builder.metadata(), &mask);
+    let batch_rows = batch_rows(builder.metadata(), &mask, reading.batch_bytes);
     let reader = guarded(object, || builder.with_projection(mask).with_batch_size(batch_rows).build())?
         .map_err(|e| LsmError::read(object, &e))?;
     Ok(FileBatches {
@@ -190,8 +208,8 @@ pub(crate) fn footer_length<R: ChunkReader>(source: &R, object: &str) -> Result<
     Ok(length)
 }
 
-/// Rows of a batch such that it stays near [`BATCH_BYTES`].
-fn batch_rows(footer: &ParquetMetaData, mask: &ProjectionMask) -> usize {
+/// Rows of a batch such that it stays near `batch_bytes`.
+fn batch_rows(footer: &ParquetMetaData, mask: &ProjectionMask, batch_bytes: usize) -> usize {
     let widest = footer.row_groups().iter().map(|group| {
         let read = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
         // Text behind a dictionary is larger than its chunk; writers that know say so.
@@ -199,7 +217,7 @@ fn batch_rows(footer: &ParquetMetaData, mask: &ProjectionMask) -> usize {
         let bytes = bytes.fold(0_i64, i64::saturating_add);
         u64::try_from(bytes).unwrap_or(0) / u64::try_from(group.num_rows()).unwrap_or(0).max(1)
     });
-    let rows = BATCH_BYTES / widest.max().unwrap_or(0).max(1);
+    let rows = batch_bytes as u64 / widest.max().unwrap_or(0).max(1);
     usize::try_from(rows).unwrap_or(BATCH_ROWS).clamp(16, BATCH_ROWS)
 }
 

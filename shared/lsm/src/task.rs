@@ -64,6 +64,28 @@ impl CompactTask {
         task
     }
 
+    /// Cuts the rewrites between two sections into groups of at least `bytes` of input: each is one that can be committed by itself.
+    #[must_use]
+    pub fn in_portions(mut self, bytes: u64) -> Self {
+        let mut portions = Vec::new();
+        for group in self.rewrites {
+            let (mut portion, mut size) = (Vec::new(), 0u64);
+            for section in group {
+                size += section.files().map(|f| f.file_size.unsigned_abs()).sum::<u64>();
+                portion.push(section);
+                if size >= bytes {
+                    portions.push(std::mem::take(&mut portion));
+                    size = 0;
+                }
+            }
+            if !portion.is_empty() {
+                portions.push(portion);
+            }
+        }
+        self.rewrites = portions;
+        self
+    }
+
     /// True when nothing changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -134,6 +156,22 @@ mod tests {
         let (rewrites, upgrades) = plan(files, 5, None);
         assert_eq!(rewrites, [["s1", "s2"], ["o1", "o2"]]);
         assert_eq!(upgrades, ["big"]);
+    }
+
+    #[test]
+    fn a_long_group_is_cut_between_sections_once_a_portion_is_large_enough() {
+        let section = |n: i64| Section {
+            runs: vec![SortedRun::single(file(&format!("s{n}"), 0, 10 * n..=10 * n + 9, 1).size(40).build())],
+        };
+        let whole = CompactTask {
+            output_level: Level(5),
+            rewrites: vec![(0..5).map(section).collect(), vec![section(9)]],
+            upgrades: vec![],
+        };
+        let shape = |bytes| -> Vec<usize> { whole.clone().in_portions(bytes).rewrites.iter().map(Vec::len).collect() };
+        assert_eq!(shape(80), [2, 2, 1, 1]);
+        assert_eq!(shape(1), [1; 6]);
+        assert_eq!(shape(u64::MAX), [5, 1]);
     }
 
     #[test]

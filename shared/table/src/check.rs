@@ -23,7 +23,8 @@ use siltstone_store::object::ObjectErrorKind;
 use crate::{
     driver::drive,
     error::{ErrorKind, Result, TableError},
-    source::FileSource,
+    memory::columns_of,
+    source::{FileSource, SourceSizes},
     table::{Table, read_schema},
 };
 
@@ -108,7 +109,9 @@ async fn schemas(
 async fn one(table: &Table, key: &str, file: &ReachedFile, schema: Arc<TableSchema>) -> Result<(Audited, String, u64)> {
     let (key, file) = (key.to_owned(), file.clone());
     let bytes = u64::try_from(file.entry.file.file_size).unwrap_or(0);
-    let source = match FileSource::open(&table.ports.objects, &key, bytes).await {
+    // An audit reads the key columns beside the value columns.
+    let sizes = SourceSizes::alone(columns_of(&table.layout) + table.layout.key().len());
+    let source = match FileSource::open(&table.ports.objects, &key, bytes, sizes).await {
         Ok(source) => source,
         Err(error) if error.kind() == ObjectErrorKind::NotFound => {
             let detail = "it is gone since the check began: another run may have expired it; check again".to_owned();

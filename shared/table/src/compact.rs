@@ -2,8 +2,9 @@
 //!
 //! Neighbours: the `compact` function and `silt compact`; `lsm` decides and merges on a blocking thread, this module uploads and commits.
 //! Invariants: 1. a bucket's rows are the same before and after (17); 2. deletes are dropped only where no older version can live, and on
-//! tables with our clock only older than the lateness (rule 7); 3. when time runs out, finished sections are committed and the rest stays as
-//! it was; 4. a refused compaction leaves files to the sweep and changes nothing.
+//! tables with our clock only older than the lateness (rule 7); 3. when time runs out, finished groups of sections are committed and the rest
+//! stays as it was; 4. a refused compaction leaves files to the sweep and changes nothing; 5. memory stays within its limit: more runs than it
+//! allows are merged in several passes, each a commit.
 
 use std::sync::Arc;
 
@@ -23,21 +24,23 @@ use siltstone_format::{
     options::{ChangelogProducer, MergeEngine, Purpose},
 };
 use siltstone_lsm::{
-    compact::{CompactStats, CompactStep, CompactionJob},
+    compact::{CompactStats, CompactStep, CompactionJob, OpenFile},
     levels::Levels,
     merge::{DropDeletes, MergeSettings},
-    picker::{self, PickReason},
-    section::Section,
+    picker::{self, CompactUnit, PickReason},
+    run::CompareKeys,
+    section::{Section, sections},
     task::{CompactTask as Plan, TaskOptions},
 };
 use siltstone_store::{buffered::BufferedUpload, object::PutMode};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     debt,
     driver::drive,
     error::{Result, TableError},
     ingest::refuse_paused,
+    memory::{MergeMemory, Shares},
     open_files::opener,
     settings::CompactLimits,
     state,
@@ -94,8 +97,24 @@ pub struct CompactReport {
     pub rows_out: u64,
     /// Snapshot that holds the result.
     pub snapshot: Option<i64>,
-    /// False when time ran out and a part was left.
+    /// False when time ran out, or a later pass failed, and a part was left.
     pub complete: bool,
+}
+
+impl CompactReport {
+    /// Adds the pass that came after.
+    fn add(&mut self, next: &Self) {
+        self.output_level = next.output_level;
+        self.files_in += next.files_in;
+        self.upgraded += next.upgraded;
+        self.files_out += next.files_out;
+        self.bytes_in += next.bytes_in;
+        self.bytes_out += next.bytes_out;
+        self.rows_in += next.rows_in;
+        self.rows_out += next.rows_out;
+        self.snapshot = next.snapshot;
+        self.complete = next.complete;
+    }
 }
 
 /// Compacts one bucket of a table opened for compaction.
@@ -111,6 +130,39 @@ pub async fn compact_bucket(
     deadline_ms: i64,
 ) -> Result<Compacted> {
     refuse_unsupported(table)?;
+    let deadline_ms = deadline_ms.saturating_sub(limits.reserve_ms);
+    let pass = || pass(table, partition, bucket, request, limits, deadline_ms);
+    let mut report = match pass().await? {
+        Compacted::Done(report) => report,
+        other => return Ok(other),
+    };
+    while !report.complete && table.ports.clock.now_ms() < deadline_ms {
+        // What the passes before have committed is done, whatever becomes of this one.
+        match pass().await {
+            Ok(Compacted::Done(next)) => report.add(&next),
+            Ok(Compacted::Nothing) => report.complete = true,
+            Ok(Compacted::Conflict(reason)) => {
+                tracing::info!(table = %table.at.name, %bucket, reason, "a later pass of a compaction lost a race");
+                break;
+            }
+            Err(error) => {
+                tracing::warn!(table = %table.at.name, %bucket, %error, "a later pass of a compaction failed");
+                break;
+            }
+        }
+    }
+    Ok(Compacted::Done(report))
+}
+
+/// One pick, merge and commit.
+async fn pass(
+    table: &Table,
+    partition: &StoredRow,
+    bucket: Bucket,
+    request: CompactRequest,
+    limits: &CompactLimits,
+    deadline_ms: i64,
+) -> Result<Compacted> {
     let loaded = drive(protocol::load(&table.context, false), &table.ports, &table.at).await?;
     if let Some(pointer) = &loaded.pointer {
         refuse_paused(table, pointer)?;
@@ -124,7 +176,7 @@ pub async fn compact_bucket(
             Table::with_schema(&table.ports, &table.at, table.context.authority, Purpose::Compact, newer).await?;
         altered.context.incarnation.clone_from(&table.context.incarnation);
         let table = altered;
-        return Box::pin(compact_bucket(&table, partition, bucket, request, limits, deadline_ms)).await;
+        return Box::pin(pass(&table, partition, bucket, request, limits, deadline_ms)).await;
     }
     let keys = KeyComparator::new(table.layout.key_types());
     let compare = |a: &StoredRow, b: &StoredRow| keys.compare(a, b);
@@ -140,7 +192,10 @@ pub async fn compact_bucket(
         CompactRequest::Full => picker::full(&levels, drop_line),
         CompactRequest::Picked => picker::pick(&levels, &pick_options(table, hour), now),
     };
-    let Some(unit) = unit else { return Ok(Compacted::Nothing) };
+    let Some(picked) = unit else { return Ok(Compacted::Nothing) };
+    let memory = MergeMemory::new(limits.memory_bytes, &table.layout);
+    let (unit, shares, cut) = fitting(&memory, &levels, picked, &compare);
+    let drop_line = below_newer(&levels, &unit, drop_line);
     let (reason, output_level) = (unit.reason, unit.output_level);
     let runs_in = levels.runs().iter().filter(|r| r.run.files().iter().any(|f| unit.files.contains(f))).count();
     let oldest = output_level >= levels.oldest_non_empty();
@@ -155,7 +210,8 @@ pub async fn compact_bucket(
             drop_line,
         },
         &compare,
-    );
+    )
+    .in_portions(u64::try_from(table.options.files.target_size).unwrap_or(u64::MAX));
     if plan.is_empty() {
         return Ok(Compacted::Nothing);
     }
@@ -164,10 +220,41 @@ pub async fn compact_bucket(
         (true, None) => DropDeletes::All,
         (true, Some(line)) => DropDeletes::Below(line),
     };
-    let deadline_ms = deadline_ms.saturating_sub(limits.reserve_ms);
-    let result = rewrite(table, &entries, &plan, output_level, drop_deletes, deadline_ms, limits).await?;
-    commit(table, &entries, plan, result, Facts { reason, output_level, partition, bucket, now, drop_deletes, runs_in })
-        .await
+    let merging =
+        Merging { table, entries: &entries, partition, bucket, output_level, drop_deletes, shares, deadline_ms };
+    let result = merging.rewrite(&plan).await?;
+    let facts = Facts { reason, output_level, partition, bucket, now, drop_deletes, runs_in, cut };
+    commit(table, &entries, plan, result, facts).await
+}
+
+/// What of a picked unit can be merged at once, and how; true if that is not all of it.
+fn fitting(
+    memory: &MergeMemory,
+    levels: &Levels,
+    picked: CompactUnit,
+    keys: &impl CompareKeys,
+) -> (CompactUnit, Shares, bool) {
+    // Sections are merged one after the other.
+    let needs = |unit: &CompactUnit| {
+        let sections = sections(unit.files.clone(), keys);
+        let needs = sections.iter().map(|section| (memory.least(section.runs.iter()), section.runs.len()));
+        needs.max().unwrap_or_default()
+    };
+    let (least, runs) = needs(&picked);
+    if memory.fits(least) {
+        return (picked, memory.shares(runs, least), false);
+    }
+    let files = picked.files.len();
+    let unit = picker::part_of(levels, picked, |runs| memory.fits(memory.least(runs.iter().map(|r| &r.run))));
+    let cut = unit.files.len() < files;
+    let (least, runs) = needs(&unit);
+    (unit, memory.shares(runs, least), cut)
+}
+
+/// The line below which deletes may go where newer runs stay outside: none of their rows may lie below a delete that is gone.
+fn below_newer(levels: &Levels, unit: &CompactUnit, line: Option<SequenceNumber>) -> Option<SequenceNumber> {
+    let newer = levels.runs().iter().take_while(|r| !r.run.files().iter().any(|f| unit.files.contains(f)));
+    newer.flat_map(|r| r.run.files()).map(|f| f.min_sequence_number).chain(line).min()
 }
 
 fn refuse_unsupported(table: &Table) -> Result<()> {
@@ -197,145 +284,159 @@ struct Rewritten {
     stats: CompactStats,
 }
 
-/// Merges group after group on a blocking thread and uploads what comes out; stops between two groups when time runs out.
-async fn rewrite(
-    table: &Table,
-    entries: &[ManifestEntry],
-    plan: &Plan,
+/// What the merges of one plan share.
+struct Merging<'a> {
+    table: &'a Table,
+    entries: &'a [ManifestEntry],
+    partition: &'a StoredRow,
+    bucket: Bucket,
     output_level: Level,
     drop_deletes: DropDeletes,
+    shares: Shares,
+    /// When merging must end, so that time is left for the commit.
     deadline_ms: i64,
-    limits: &CompactLimits,
-) -> Result<Rewritten> {
-    let mut done = Rewritten::default();
-    if plan.rewrites.is_empty() {
-        return Ok(done);
-    }
-    let open = opener(table, entries).await?;
-    let writer_id = table.ports.ids.uuid();
-    for group in &plan.rewrites {
-        if done.groups > 0 && table.ports.clock.now_ms() >= deadline_ms {
-            break;
-        }
-        let out = merge_group(
-            table,
-            group.clone(),
-            open.clone(),
-            output_level,
-            drop_deletes,
-            limits,
-            &format!("{writer_id}-{}", done.groups),
-            entries,
-        )
-        .await?;
-        let late = table.ports.clock.now_ms() >= deadline_ms.saturating_add(limits.reserve_ms);
-        if late {
-            return Err(TableError::Unavailable(format!(
-                "{}: the time of this invocation is over in the middle of a section; give `compact` more memory (it brings more CPU) or \
-                 a longer timeout",
-                table.at.name
-            )));
-        }
-        done.groups += 1;
-        done.files.extend(out.0);
-        done.stats.rows_in += out.1.rows_in;
-        done.stats.rows_out += out.1.rows_out;
-        done.stats.dropped_deletes = done.stats.dropped_deletes.max(out.1.dropped_deletes);
-    }
-    Ok(done)
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one private step of `rewrite`, named arguments read better than a struct used once"
-)]
-async fn merge_group(
-    table: &Table,
-    group: Vec<Section>,
-    open: siltstone_lsm::compact::OpenFile<'static>,
-    output_level: Level,
-    drop_deletes: DropDeletes,
-    limits: &CompactLimits,
-    id: &str,
-    entries: &[ManifestEntry],
-) -> Result<(Vec<DataFileMeta>, CompactStats)> {
-    let mut settings = writer_settings(table, output_level);
-    settings.row_group_bytes =
-        settings.row_group_bytes.min(usize::try_from(limits.memory_bytes / 8).unwrap_or(usize::MAX));
-    let (settings, layout) = (Arc::new(settings), table.layout.clone());
-    let merge = MergeSettings { drop_deletes, ..MergeSettings::default() };
-    let name = {
-        let (settings, id) = (settings.clone(), id.to_owned());
-        move |n: usize| settings.file_name(&format!("{id}-{n}"))
-    };
-    let created = table.ports.clock.now_ms();
-    let (send, mut receive) = mpsc::channel::<Result<CompactStep>>(4);
-    let namer = name.clone();
-    let worker = tokio::task::spawn_blocking(move || {
-        let mut number = 0;
+impl Merging<'_> {
+    fn out_of_time(&self) -> bool {
+        self.table.ports.clock.now_ms() >= self.deadline_ms
+    }
+
+    /// Merges group after group until time runs out.
+    async fn rewrite(&self, plan: &Plan) -> Result<Rewritten> {
+        let mut done = Rewritten::default();
+        if plan.rewrites.is_empty() {
+            return Ok(done);
+        }
+        let (sizes, batch_bytes) = (self.shares.source, self.shares.batch_bytes);
+        let open = opener(self.table, self.entries, sizes, batch_bytes).await?;
+        let writer_id = self.table.ports.ids.uuid();
+        for group in &plan.rewrites {
+            let id = format!("{writer_id}-{}", done.groups);
+            let Some((files, stats)) = self.merge(group.clone(), open.clone(), &id).await? else { break };
+            done.groups += 1;
+            done.files.extend(files);
+            done.stats.rows_in += stats.rows_in;
+            done.stats.rows_out += stats.rows_out;
+            done.stats.dropped_deletes = done.stats.dropped_deletes.max(stats.dropped_deletes);
+        }
+        match plan.rewrites.first() {
+            Some(group) if done.groups == 0 && plan.upgrades.is_empty() => Err(self.too_large(group)),
+            _ => Ok(done),
+        }
+    }
+
+    /// The error of a job of which not even the first group fits into the time of an invocation.
+    fn too_large(&self, group: &[Section]) -> TableError {
+        let files: Vec<&DataFileMeta> = group.iter().flat_map(Section::files).collect();
+        let bytes: u64 = files.iter().map(|f| f.file_size.unsigned_abs()).sum();
+        TableError::Unavailable(format!(
+            "{}: bucket {} cannot be compacted in the time of this invocation: {} files of {bytes} bytes, of which the first is {}, must be \
+             merged at once; nothing was changed. Give `compact` more memory (it brings more CPU) or a longer timeout, or run `silt compact`",
+            self.table.at.name,
+            self.bucket,
+            files.len(),
+            files.first().map_or("none", |f| f.file_name.as_str()),
+        ))
+    }
+
+    /// Merges one group on a blocking thread and uploads what comes out. `None` if time ran out: its files are left to the sweep.
+    async fn merge(
+        &self,
+        group: Vec<Section>,
+        open: OpenFile<'static>,
+        id: &str,
+    ) -> Result<Option<(Vec<DataFileMeta>, CompactStats)>> {
+        let (mut receive, worker) = self.start(group, open, id);
+        let (values, names) =
+            (self.table.partition_values(self.partition)?, writer_settings(self.table, self.output_level));
+        let mut files: Vec<DataFileMeta> = Vec::new();
+        let mut upload: Option<BufferedUpload> = None;
+        let merged = loop {
+            let step = match receive.recv().await {
+                Some(Ok(step)) => step,
+                Some(Err(error)) => break Err(error),
+                None => break Err(TableError::Bug("the merge thread died".to_owned())),
+            };
+            let (bytes, finished): (Bytes, Option<DataFileMeta>) = match step {
+                CompactStep::Bytes(bytes) => (bytes, None),
+                CompactStep::FileDone(bytes, meta) => (bytes, Some(*meta)),
+                CompactStep::Finished(stats) => break Ok(Some(stats)),
+            };
+            if self.out_of_time() {
+                break Ok(None);
+            }
+            let current = match &mut upload {
+                Some(current) => current,
+                none => {
+                    let name = names.file_name(&format!("{id}-{}", files.len()));
+                    let key = self.table.data_key(&values, self.bucket, &name)?;
+                    none.insert(BufferedUpload::new(self.table.ports.objects.clone(), key, PART_BYTES))
+                }
+            };
+            if let Err(error) = current.write(bytes).await {
+                break Err((*error).into());
+            }
+            if let Some(meta) = finished {
+                if let Some(current) = upload.take()
+                    && let Err(error) = current.finish(PutMode::Overwrite).await
+                {
+                    break Err((*error).into());
+                }
+                files.push(meta);
+            }
+        };
+        // Without a receiver the thread ends after its step: no reading outlives this.
+        drop(receive);
+        let ended = worker.await.map_err(|e| TableError::Bug(format!("the merge thread died: {e}")));
+        if let Some(upload) = upload {
+            abandon(upload).await;
+        }
+        let stats = merged?;
+        ended?;
+        Ok(stats.map(|stats| (files, stats)))
+    }
+
+    /// The thread that merges, and where its steps come out.
+    fn start(
+        &self,
+        group: Vec<Section>,
+        open: OpenFile<'static>,
+        id: &str,
+    ) -> (mpsc::Receiver<Result<CompactStep>>, JoinHandle<()>) {
+        let level = self.output_level;
+        let mut settings = writer_settings(self.table, level);
+        settings.row_group_bytes = settings.row_group_bytes.min(self.shares.row_group_bytes);
+        let merge = MergeSettings {
+            drop_deletes: self.drop_deletes,
+            batch_bytes: self.shares.batch_bytes,
+            ..MergeSettings::default()
+        };
+        let created = self.table.ports.clock.now_ms();
+        let (settings, id) = (Arc::new(settings), id.to_owned());
+        let (named, mut number) = (settings.clone(), 0);
         let names = Box::new(move || {
             number += 1;
-            (namer(number - 1), created)
+            (named.file_name(&format!("{id}-{}", number - 1)), created)
         });
-        let mut job = CompactionJob::new(&layout, settings, merge, output_level, vec![group], open, names);
-        loop {
-            let step = job.step().map_err(TableError::from);
-            let last = matches!(step, Ok(CompactStep::Finished(_)) | Err(_));
-            if send.blocking_send(step).is_err() || last {
-                return;
+        let layout = self.table.layout.clone();
+        let (send, receive) = mpsc::channel::<Result<CompactStep>>(2);
+        let worker = tokio::task::spawn_blocking(move || {
+            let mut job = CompactionJob::new(&layout, settings, merge, level, vec![group], open, names);
+            loop {
+                let step = job.step().map_err(TableError::from);
+                let last = matches!(step, Ok(CompactStep::Finished(_)) | Err(_));
+                if send.blocking_send(step).is_err() || last {
+                    return;
+                }
             }
-        }
-    });
-    let (partition, bucket) = match entries.first() {
-        Some(entry) => (table.partition_values(&entry.partition)?, entry.bucket),
-        None => return Err(TableError::Bug("a plan without files".to_owned())),
-    };
-    let mut files: Vec<DataFileMeta> = Vec::new();
-    let mut upload: Option<BufferedUpload> = None;
-    let start = |number: usize| -> Result<BufferedUpload> {
-        let key = table.data_key(&partition, bucket, &name(number))?;
-        Ok(BufferedUpload::new(table.ports.objects.clone(), key, PART_BYTES))
-    };
-    let merged = loop {
-        let step = match receive.recv().await {
-            Some(Ok(step)) => step,
-            Some(Err(error)) => break Err(error),
-            None => break Err(TableError::Bug("the merge thread died".to_owned())),
-        };
-        let (bytes, finished): (Bytes, Option<DataFileMeta>) = match step {
-            CompactStep::Bytes(bytes) => (bytes, None),
-            CompactStep::FileDone(bytes, meta) => (bytes, Some(*meta)),
-            CompactStep::Finished(stats) => break Ok(stats),
-        };
-        let current = match &mut upload {
-            Some(current) => current,
-            none => none.insert(start(files.len())?),
-        };
-        if let Err(error) = current.write(bytes).await {
-            break Err((*error).into());
-        }
-        if let Some(meta) = finished {
-            if let Some(current) = upload.take() {
-                current.finish(PutMode::Overwrite).await.map_err(|e| *e)?;
-            }
-            files.push(meta);
-        }
-    };
-    let stats = match merged {
-        Ok(stats) => stats,
-        Err(error) => {
-            abandon(upload).await;
-            return Err(error);
-        }
-    };
-    worker.await.map_err(|e| TableError::Bug(format!("the merge thread died: {e}")))?;
-    Ok((files, stats))
+        });
+        (receive, worker)
+    }
 }
 
-async fn abandon(upload: Option<BufferedUpload>) {
-    if let Some(upload) = upload
-        && let Err(error) = upload.abort().await
-    {
+async fn abandon(upload: BufferedUpload) {
+    if let Err(error) = upload.abort().await {
         tracing::warn!(%error, "an unfinished upload could not be aborted; the bucket's lifecycle rule removes it");
     }
 }
@@ -349,6 +450,8 @@ struct Facts<'a> {
     now: i64,
     drop_deletes: DropDeletes,
     runs_in: usize,
+    /// Memory allowed only a part of what was picked.
+    cut: bool,
 }
 
 async fn commit(
@@ -358,7 +461,7 @@ async fn commit(
     done: Rewritten,
     facts: Facts<'_>,
 ) -> Result<Compacted> {
-    let complete = done.groups == plan.rewrites.len();
+    let complete = done.groups == plan.rewrites.len() && !facts.cut;
     let inputs: Vec<&DataFileMeta> =
         plan.rewrites.iter().take(done.groups).flatten().flat_map(Section::files).collect();
     let entry_of = |file: &DataFileMeta| {

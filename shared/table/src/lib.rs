@@ -18,6 +18,7 @@ mod lease;
 mod level_zero;
 mod lists;
 pub mod maintain;
+mod memory;
 pub mod name;
 mod open_files;
 pub mod ports;

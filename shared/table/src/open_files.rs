@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     error::{Result, TableError},
-    source::FileSource,
+    source::{FileSource, SourceSizes},
     table::{Table, read_schema},
 };
 
@@ -33,8 +33,13 @@ pub(crate) async fn schemas_of(table: &Table, files: &[ManifestEntry]) -> Result
     Ok(schemas)
 }
 
-/// A function that opens any of `files` by its description.
-pub(crate) async fn opener(table: &Table, files: &[ManifestEntry]) -> Result<OpenFile<'static>> {
+/// A function that opens any of `files` by its description, each within `sizes` and with batches of `batch_bytes`.
+pub(crate) async fn opener(
+    table: &Table,
+    files: &[ManifestEntry],
+    sizes: SourceSizes,
+    batch_bytes: usize,
+) -> Result<OpenFile<'static>> {
     let schemas = schemas_of(table, files).await?;
     let mut keys: BTreeMap<String, String> = BTreeMap::new();
     for entry in files {
@@ -59,7 +64,7 @@ pub(crate) async fn opener(table: &Table, files: &[ManifestEntry]) -> Result<Ope
         let key = keys.get(object).ok_or_else(|| unavailable("was not among the files opened".to_owned()))?;
         let schema = schemas.get(&meta.schema_id).ok_or_else(|| unavailable("its schema was not read".to_owned()))?;
         let size = u64::try_from(meta.file_size).unwrap_or(0);
-        let source = runtime.block_on(FileSource::open(&objects, key, size)).map_err(|e| match e.kind() {
+        let source = runtime.block_on(FileSource::open(&objects, key, size, sizes)).map_err(|e| match e.kind() {
             siltstone_store::object::ObjectErrorKind::NotFound => LsmError::Corrupt {
                 object: key.clone(),
                 detail: "the object is missing though a manifest names it".to_owned(),
@@ -77,7 +82,7 @@ pub(crate) async fn opener(table: &Table, files: &[ManifestEntry]) -> Result<Ope
             });
         }
         source.check_whole(key)?;
-        let batches = reader::open(source, meta, schema, &layout).map_err(|e| e.found_in(key))?;
+        let batches = reader::open_bounded(source, meta, schema, &layout, batch_bytes).map_err(|e| e.found_in(key))?;
         let key = key.clone();
         let named = batches.map(move |batch| batch.map_err(|e| e.found_in(&key)));
         Ok(Box::new(named) as RunBatches<'static>)

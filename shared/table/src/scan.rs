@@ -17,7 +17,7 @@ use siltstone_lsm::{
     compact::run_batches,
     error::LsmError,
     merge::{DropDeletes, Merge, MergeSettings},
-    reader::open_changelog,
+    reader::{BATCH_BYTES, open_changelog},
     rows::value_at,
     section::sections,
 };
@@ -26,7 +26,9 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use crate::{
     error::{Result, TableError},
     filter::Filter,
+    memory::columns_of,
     open_files::opener,
+    source::{FileSource, SourceSizes},
     state,
     table::{Table, Version},
 };
@@ -191,7 +193,7 @@ where
 
 /// Merges the files of one bucket on a blocking thread.
 async fn merged(table: &Table, files: Vec<ManifestEntry>) -> Result<Batches> {
-    let open = opener(table, &files).await?;
+    let open = opener(table, &files, SourceSizes::alone(columns_of(&table.layout)), BATCH_BYTES).await?;
     let layout = table.layout.clone();
     Ok(Batches::start(move |send| {
         let keys = KeyComparator::new(layout.key_types());
@@ -212,7 +214,8 @@ async fn raw(table: &Table, entry: ManifestEntry) -> Result<Batches> {
     let partition = table.partition_values(&entry.partition)?;
     let key = table.data_key(&partition, entry.bucket, &entry.file.file_name)?;
     let size = u64::try_from(entry.file.file_size).unwrap_or(0);
-    let source = crate::source::FileSource::open(&table.ports.objects, &key, size).await.map_err(|e| *e)?;
+    let sizes = SourceSizes::alone(columns_of(&table.layout));
+    let source = FileSource::open(&table.ports.objects, &key, size, sizes).await.map_err(|e| *e)?;
     if parquet::file::reader::Length::len(&source) != size {
         let detail =
             format!("has {} bytes, its manifest entry says {size}", parquet::file::reader::Length::len(&source));

@@ -84,9 +84,10 @@ impl Default for IngestLimits {
 /// Limits of one compaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompactLimits {
-    /// Memory of the merge in bytes: open blocks, pages and the row group being written.
+    /// Memory of the whole process in bytes (of the function, as Lambda counts it). Blocks, batches and row groups shrink with the number of runs
+    /// that are merged at once; where the smallest do not fit, fewer runs are, in several passes.
     pub memory_bytes: u64,
-    /// Time kept back for the commit, ms: when less is left, the job stops between two sections and commits what is done.
+    /// Time kept back for the commit, ms: when less is left, the job stops, gives up the group of files it is at, and commits what is done.
     pub reserve_ms: i64,
     /// Deletes younger than this stay (ms): a late redelivery of an older row must not bring the row back.
     pub lateness_ms: i64,

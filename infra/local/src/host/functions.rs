@@ -243,6 +243,7 @@ fn environment(shared: &Shared, at: &TableRef) -> BTreeMap<String, String> {
         ("SILTSTONE_TABLE", at.name.to_string()),
         ("SILTSTONE_FUNCTION_INGEST", function_name(at, Role::Ingest)),
         ("RUST_LOG", "warn".to_owned()),
+        ("MALLOC_ARENA_MAX", "1".to_owned()),
     ];
     let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
     let aws = shared.endpoints.variables().into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));

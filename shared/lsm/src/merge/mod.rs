@@ -3,7 +3,7 @@
 //! Above: `reader` and `buffer` (inputs). Below: `function` (what survives), `writer` (output files). No I/O of its own: inputs are
 //! iterators of batches. Invariants: 1. output keys strictly ascend; 2. of a key's rows the newest wins: by `sequence.field`, then
 //! sequence number, on a tie adds after retracts, then the newer run; 3. a delete is dropped only as [`DropDeletes`] allows, and the
-//! largest number dropped is reported; 4. at most one batch per run is held beside the output batch, whatever the input size.
+//! largest number dropped is reported; 4. at most two batches per run and two more are held beside the output batch, whatever the input size.
 
 mod function;
 mod loser_tree;
@@ -329,7 +329,7 @@ impl<'a> Merge<'a> {
             self.start()?;
         }
         // A batch stays held while the plan may name it: bounded, also where every row is dropped.
-        let held = 2 * self.runs.len() + 16;
+        let held = 2 * self.runs.len() + 2;
         loop {
             let mut ended = false;
             while !ended

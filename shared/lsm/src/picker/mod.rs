@@ -96,6 +96,31 @@ pub fn full(levels: &Levels, drop_line: Option<SequenceNumber>) -> Option<Compac
     }
 }
 
+/// A part of `unit`, where a merge cannot hold all of its runs open at once: adjacent runs that fit (two at the least), such that those left on
+/// their newer side are all of level 0, on the level just below the next older run. So no run is skipped, and age order of levels holds. Of all
+/// such choices the one that reads the fewest bytes for each run it takes away.
+#[must_use]
+pub fn part_of(levels: &Levels, unit: CompactUnit, fits: impl Fn(&[LevelRun]) -> bool) -> CompactUnit {
+    let runs = levels.runs();
+    let picked = runs.iter().take_while(|r| r.run.files().iter().all(|f| unit.files.contains(f))).count();
+    let from = |end: usize| (0..end - 2).rev().take_while(|&start| runs.get(start..end).is_some_and(&fits)).last();
+    let windows = (2..=picked).filter_map(|end| {
+        let start = from(end).unwrap_or(end - 2);
+        let window = runs.get(start..end)?;
+        let output = runs.get(end).map_or(levels.max_level(), |next| Level(next.level.0 - 1));
+        let newer_stay = runs.iter().take(start).all(|r| r.level == Level::ZERO);
+        (output > Level::ZERO && newer_stay).then_some((output, window))
+    });
+    let price = |window: &[LevelRun]| {
+        let bytes: i128 = window.iter().map(|r| i128::from(r.run.total_size())).sum();
+        bytes / i128::try_from(window.len().saturating_sub(1).max(1)).unwrap_or(1)
+    };
+    match windows.min_by_key(|(_, window)| price(window)) {
+        Some((output, window)) => CompactUnit::of(output, window, unit.reason),
+        None => unit,
+    }
+}
+
 /// Whether a rewrite at the max level could drop a delete row of `file`: it has (or may have) some, and the oldest row is below the line.
 #[must_use]
 pub fn may_drop_deletes(file: &DataFileMeta, drop_line: Option<SequenceNumber>) -> bool {

@@ -191,6 +191,42 @@ mod tests {
         assert_eq!(pick(&levels, &small, 0).unwrap().output_level, Level(5));
     }
 
+    fn cut(runs: &[(i32, i64)], most: usize) -> (i32, Vec<i64>) {
+        let levels = bucket(runs);
+        let unit = super::super::full(&levels, None).unwrap();
+        let unit = super::super::part_of(&levels, unit, |runs| runs.len() <= most);
+        (unit.output_level.0, unit.files.iter().map(|f| f.file_size).collect())
+    }
+
+    #[test]
+    fn a_unit_of_too_many_runs_is_cut_to_the_cheapest_adjacent_ones() {
+        let tower = [(0, 1), (0, 2), (0, 3), (0, 4), (5, 1000)];
+        assert_eq!(cut(&tower, 2), (4, vec![3, 4]), "the oldest of level 0, just above the large one");
+        assert_eq!(cut(&tower, 4), (4, vec![1, 2, 3, 4]));
+        assert_eq!(cut(&[(0, 1), (0, 2), (1, 3), (2, 4), (5, 9)], 2), (1, vec![2, 3]), "level 1 has no room below it");
+        assert_eq!(cut(&[(0, 1), (1, 3), (2, 4), (3, 5)], 2), (1, vec![1, 3]));
+        assert_eq!(cut(&[(0, 1), (0, 2), (0, 3)], 1), (5, vec![2, 3]), "two at the least");
+    }
+
+    #[test]
+    fn cutting_a_unit_again_and_again_ends_in_one_run_and_never_mixes_up_ages() {
+        for most in 2..6 {
+            let mut runs: Vec<(i32, i64)> =
+                [vec![(0, 1); 13], vec![(1, 10), (2, 20), (3, 30), (4, 40), (5, 50)]].concat();
+            let mut passes = 0;
+            while runs.len() > 1 {
+                let (output, files) = cut(&runs, most);
+                let same = |window: &[(i32, i64)]| window.iter().map(|r| r.1).eq(files.iter().copied());
+                let at = runs.windows(files.len()).rposition(same).unwrap();
+                let older = at + files.len();
+                assert!(runs[..at].iter().all(|r| r.0 == 0) && runs.get(older).is_none_or(|r| r.0 > output));
+                runs.splice(at..older, [(output, files.iter().sum())]);
+                passes += 1;
+                assert!(passes < 18);
+            }
+        }
+    }
+
     #[test]
     fn a_full_request_rewrites_only_droppable_deletes_when_all_is_at_the_max_level() {
         use siltstone_format::id::SequenceNumber;
