@@ -199,8 +199,8 @@ async fn a_crash_at_any_request_of_a_compaction_changes_no_row() {
 
 async fn maintain(ports: Ports, world: World) -> Result<()> {
     let table = Table::open(&ports, &world.at, Authority::Pointer, Purpose::Compact).await?;
-    let request = MaintainRequest { expire: true, sweep: true, dry_run: false };
-    let report = maintain::run(&table, None, &request).await?;
+    let request = MaintainRequest { sweep_now: true, dry_run: false, deadline_ms: FAR };
+    let report = maintain::run(&table, None, &request).await;
     match report.failures.is_empty() {
         true => Ok(()),
         false => Err(siltstone_table::TableError::Unavailable(report.failures.join("; "))),

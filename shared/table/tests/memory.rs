@@ -50,7 +50,7 @@ fn sixty_four_overlapping_runs_are_compacted_within_the_limit() {
 async fn compact_sixty_four_runs() {
     let dir = tempfile::tempdir().unwrap();
     let objects = Arc::new(FsObjectStore::open_unsynced(dir.path()).unwrap());
-    let world = world_over(objects, Arc::new(ManualClock::new(START)), false, &[("bucket", "1")], 7).await;
+    let world = world_over(objects, Arc::new(ManualClock::new(START)), &new_table(false, &[("bucket", "1")]), 7).await;
     for run in 0..RUNS {
         let rows: Vec<_> = (0..ROWS)
             .map(|n| {

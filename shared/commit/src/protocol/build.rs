@@ -16,7 +16,6 @@ use siltstone_format::{
 use super::packed::spill;
 use crate::{
     changes::ChangeKind,
-    checkpoint::Checkpoints,
     codec,
     context::TableContext,
     error::CommitError,

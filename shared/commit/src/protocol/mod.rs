@@ -157,8 +157,8 @@ pub fn create(context: &TableContext, table_uuid: Option<String>) -> Machine<Poi
     Machine::new(move |io| async move { create::create(io, context, table_uuid).await })
 }
 
-/// Puts a pointer over an existing Paimon table; its snapshots stay what they are.
-#[must_use]
+/// Puts a pointer over an existing Paimon table, as [`restore`] does where there is none; its snapshots stay what they are.
+#[cfg(test)]
 pub(crate) fn adopt_table(context: &TableContext) -> Machine<Pointer> {
     let context = context.clone();
     Machine::new(move |io| async move { create::adopt_table(io, context).await })

@@ -50,17 +50,11 @@ pub async fn world_of(partition: bool, options: &[(&str, &str)], seed: u64) -> W
 pub async fn world_with(table: &NewTable, seed: u64) -> World {
     let clock = Arc::new(ManualClock::new(START));
     let objects = Arc::new(MemoryObjectStore::with_clock("lake", clock.clone()));
-    world_over(objects, clock, partition, options, seed).await
+    world_over(objects, clock, table, seed).await
 }
 
 /// A world whose objects are elsewhere.
-pub async fn world_over(
-    objects: Arc<dyn ObjectStore>,
-    clock: Arc<ManualClock>,
-    partition: bool,
-    options: &[(&str, &str)],
-    seed: u64,
-) -> World {
+pub async fn world_over(objects: Arc<dyn ObjectStore>, clock: Arc<ManualClock>, table: &NewTable, seed: u64) -> World {
     let ports = Ports {
         objects,
         items: Arc::new(MemoryItemStore::new()),
