@@ -9,7 +9,7 @@ use std::{
 };
 
 use siltstone_format::{
-    id::{CommitIdentifier, SnapshotId},
+    id::{CommitIdentifier, SequenceNumber, SnapshotId},
     manifest::{FileKind, ManifestEntry, ManifestFileMeta},
     path::ObjectName,
     snapshot::{CommitKind, Snapshot},
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     changes::{Change, Outcome},
-    checkpoint::{Checkpoints, RangeFit},
+    checkpoint::{Checkpoints, Lookup, RangeFit, ShardId},
     codec, conflict,
     context::{Incarnation, TableContext},
     io::{ItemName, ItemRecord},
@@ -49,6 +49,8 @@ pub struct Monitor {
     refused: BTreeSet<String>,
     witnessed: BTreeSet<(u32, u64)>,
     newest: BTreeMap<i32, Row>,
+    /// Lives of the pointer that are over.
+    lives: BTreeSet<Incarnation>,
     latest: i64,
 }
 
@@ -82,6 +84,7 @@ impl Monitor {
             refused: BTreeSet::new(),
             witnessed: BTreeSet::new(),
             newest: BTreeMap::new(),
+            lives: BTreeSet::new(),
             latest: 0,
         }
     }
@@ -89,6 +92,7 @@ impl Monitor {
     /// Adds what is remembered. What was read once and never changes is in the world, too.
     pub(super) fn digest(&self, digest: &mut Digest) {
         digest.add(&(self.foreign, self.latest, &self.gone, &self.added, &self.refused, &self.witnessed));
+        digest.add(&self.lives);
         digest.add(&(&self.names, &self.deleted));
     }
 
@@ -116,6 +120,15 @@ impl Monitor {
             invariant!(successor.is_ok(), "3/4: {successor:?}");
         } else {
             invariant!(after.rev > before.rev, "4: a restore must jump above {}", before.rev);
+            invariant!(!self.lives.contains(&after.incarnation), "4: incarnation {} is over", after.incarnation);
+            self.lives.insert(before.incarnation.clone());
+        }
+        for (shard, closed) in before.checkpoints.recent().filter(|(_, c)| c.closed) {
+            let still = match after.checkpoints.get(shard) {
+                Lookup::Found(now) => now.closed && now.position == closed.position,
+                Lookup::Absent | Lookup::NotLoaded => true,
+            };
+            invariant!(still, "15: closed shard {shard} moved");
         }
         if after.version() != before.version() {
             let published = self.snapshot(world, before.version());
@@ -128,6 +141,8 @@ impl Monitor {
             {
                 if let Some(lost) = before.snapshot.as_ref().filter(|_| before.state == TableState::Forked) {
                     self.forget(world, lost);
+                } else {
+                    self.order(world, &before, &after, snapshot);
                 }
                 self.delta(world, snapshot);
             }
@@ -147,6 +162,26 @@ impl Monitor {
         for (shard, reservation) in after.taken() {
             let kept = before.get(shard).is_none_or(|b| b.slot == reservation.slot);
             invariant!(kept, "16: {shard} has another slot than before");
+        }
+    }
+
+    /// 15: new rows are numbered above what their shard, and the parents that it closes, have given out.
+    fn order(&mut self, world: &World, before: &Pointer, after: &Pointer, snapshot: &Snapshot) {
+        let closed = |shard: &ShardId| matches!(after.checkpoints.get(shard), Lookup::Found(c) if c.closed);
+        let parents = before.checkpoints.recent().filter(|(shard, c)| !c.closed && closed(shard));
+        let parents = parents.map(|(_, c)| c.last_sequence).max().unwrap_or(SequenceNumber(0));
+        for meta in self.list(world, &snapshot.delta_manifest_list).iter() {
+            for entry in self.manifest(world, meta).iter().filter(|_| snapshot.commit_kind == CommitKind::Append) {
+                for row in self.rows(world, entry) {
+                    let own = match before.checkpoints.get(&fixture::shard(row.shard)) {
+                        Lookup::Found(checkpoint) => checkpoint.last_sequence,
+                        Lookup::Absent | Lookup::NotLoaded => SequenceNumber(0),
+                    };
+                    let moves = matches!(after.checkpoints.get(&fixture::shard(row.shard)), Lookup::Found(_));
+                    let above = !moves || row.sequence > own.max(parents).0;
+                    invariant!(above, "15: {row:?} is not above {own} and its parents' {parents}");
+                }
+            }
         }
     }
 
@@ -334,8 +369,12 @@ impl Monitor {
                     invariant!(checkpoints.fit(range) == RangeFit::Covered, "5: {range:?} acknowledged, not covered");
                 }
                 let Outcome::Committed { snapshot: Some(id), .. } = outcome else { return };
-                let there = self.snapshot(world, *id).is_some() || *id < pointer.earliest;
+                let published = self.snapshot(world, *id);
+                let there = published.is_some() || *id < pointer.earliest;
                 invariant!(there, "5: snapshot {id} acknowledged, not published");
+                let ours = pointer.snapshot.as_ref().filter(|s| s.id == *id).zip(published.as_ref());
+                let same = ours.is_none_or(|(ours, there)| identity(ours) == identity(there));
+                invariant!(same, "5: snapshot {id} acknowledged, another one stands in its place");
             }
         }
     }

@@ -147,15 +147,15 @@ impl World {
         }
     }
 
-    /// Runs a machine until it asks for a step, and drops it there.
+    /// Runs a machine until it asks for a step, and drops it there. The request may be under way still.
     ///
     /// # Panics
     /// If it ends before.
-    pub fn stop_before<T>(&mut self, mut machine: Machine<T>, step: &str) {
+    pub fn stop_before<T>(&mut self, mut machine: Machine<T>, step: &str) -> Request {
         let mut reply = None;
         loop {
             match machine.resume(reply.take()) {
-                Step::Do(request) if request.step.starts_with(step) => return,
+                Step::Do(request) if request.step.starts_with(step) => return request,
                 Step::Do(request) => reply = self.perform(&request),
                 Step::Done(_) => panic!("it never came to {step}"),
             }

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use siltstone_format::{
-    id::{Bucket, Level, SequenceNumber, SnapshotId},
+    id::{Bucket, Level, SchemaId, SequenceNumber, SnapshotId},
     manifest::ManifestEntry,
 };
 
@@ -16,12 +16,14 @@ use super::{
     history::{Answer, running},
 };
 use crate::{
-    changes::{Change, ChangeId},
-    context::TableContext,
+    changes::{Change, ChangeId, ChangeKind},
+    codec,
+    context::{Authority, TableContext},
     error::ErrorKind,
-    io::{ItemName, Machine},
+    io::{Effect, ItemName, Machine},
     manifests::Scope,
     protocol::{self, ExpireOptions, RollbackTarget, SweepOptions},
+    sequence::first_of,
     testing::{
         engines::{self, Engine},
         fixture,
@@ -39,6 +41,8 @@ pub struct Actor {
     pub(super) change: Option<Change>,
     /// The shard, and the position up to which it must be covered in the end.
     pub(super) batch: Option<(u32, u64)>,
+    /// Whether it runs again, if it was not acknowledged, once all are gone.
+    pub(super) again: bool,
 }
 
 /// A table and its actors.
@@ -52,6 +56,8 @@ pub struct Scenario {
     pub(super) actors: Vec<Actor>,
     /// Pairs of actors that differ by names only.
     pub(super) twins: Vec<(usize, usize)>,
+    /// Writes of runs before that are still under way.
+    pub(super) late: Vec<Effect>,
     /// Answers that may be lost, late or echoed, all actors together.
     pub faults: usize,
     /// Whether the table must hold the newest row of each key that ever came: not after a rollback.
@@ -63,15 +69,25 @@ pub struct Scenario {
 impl Scenario {
     pub(super) fn new(name: &str, about: &'static str, (context, world): (TableContext, World)) -> Self {
         let name = name.to_owned();
-        let (actors, twins) = (Vec::new(), Vec::new());
-        Self { name, about, context, world, actors, twins, faults: 0, oracle: true, expected: &[] }
+        let (actors, twins, late) = (Vec::new(), Vec::new(), Vec::new());
+        Self { name, about, context, world, actors, twins, late, faults: 0, oracle: true, expected: &[] }
     }
 
-    /// (shard, position) of every row.
-    pub(super) fn expected_rows(&self) -> BTreeSet<(u32, u64)> {
+    /// (shard, position) of every row that must come.
+    pub(super) fn needed_rows(&self) -> BTreeSet<(u32, u64)> {
         let batches = self.actors.iter().filter_map(|actor| actor.batch);
         let rows = batches.flat_map(|(shard, to)| (1..=to).map(move |position| (shard, position)));
         self.world.monitor.witnessed().iter().copied().chain(rows).collect()
+    }
+
+    /// (shard, position) of the rows that may come or be refused for good.
+    pub(super) fn possible_rows(&self) -> BTreeSet<(u32, u64)> {
+        let files = self.actors.iter().filter_map(|actor| actor.change.as_ref()).flat_map(|change| &change.files);
+        let bodies = files.filter_map(|entry| {
+            let key = codec::bucket_file(&self.context, entry, &entry.file.file_name).ok()?;
+            self.world.objects.get(&key).map(|object| object.body.clone())
+        });
+        bodies.flat_map(|body| fixture::rows(&body)).map(|row| (row.shard, row.position)).collect()
     }
 
     pub(super) fn with<T: 'static>(
@@ -82,7 +98,7 @@ impl Scenario {
     ) -> Self {
         let context = self.context.clone();
         let start = Box::new(move || running(machine(&context), answer));
-        self.actors.push(Actor { name: name.to_owned(), start, change: None, batch: None });
+        self.actors.push(Actor { name: name.to_owned(), start, change: None, batch: None, again: true });
         self
     }
 
@@ -138,6 +154,22 @@ impl Scenario {
         )
     }
 
+    /// Another engine's append: through the names of snapshots only, once.
+    fn appends_foreign(mut self) -> Self {
+        let row = fixture::Row { key: 100, sequence: 7, shard: 77, position: 1 };
+        let file = fixture::data_file(&mut self.world, &self.context, None, 0, 0, &[row]);
+        let mut change = Change::new(ChangeId::derive("foreign"), ChangeKind::Append, SchemaId(0), self.world.now_ms);
+        change.files.push(file);
+        let bare = TableContext { authority: Authority::Bare, ..self.context.clone() };
+        let committed = change.clone();
+        let mut with = self.with("foreign", |_| Answer::Done, move |_| protocol::commit(&bare, committed.clone()));
+        if let Some(actor) = with.actors.last_mut() {
+            actor.change = Some(change);
+            actor.again = false;
+        }
+        with
+    }
+
     fn twins(mut self, first: usize, second: usize) -> Self {
         self.twins.push((first, second));
         self
@@ -159,6 +191,8 @@ pub fn scenarios() -> Vec<Scenario> {
         sweep_of_old_files(),
         sweep_beside_commits(),
         reshard(),
+        late_parent(),
+        foreign(),
         slots(),
         compactions_of_one_level(),
         compactions_of_the_same_files(),
@@ -241,6 +275,30 @@ fn reshard() -> Scenario {
         .faulty(1)
 }
 
+fn late_parent() -> Scenario {
+    let about = "a child begins while a batch of its parent is under way: one comes too late, or the child's numbers are too low";
+    let (context, mut world) = old_table();
+    let above = last_number(&world);
+    let first = fixture::batch(&mut world, &context, 1, None, 1, above);
+    world.ok(protocol::commit(&context, first.clone()));
+    let mut child = fixture::batch(&mut world, &context, 2, None, 1, first.ranges[0].last_sequence);
+    child.ranges[0].parents = vec![fixture::shard(1)];
+    world.now_ms += 1_000;
+    let last = fixture::batch(&mut world, &context, 1, Some(1), 2, first.ranges[0].last_sequence);
+    Scenario::new("late-parent", about, (context, world))
+        .commits("parent", last)
+        .writes_change("child", 2, 1, child)
+        .writes("writer", 3, None, 1)
+}
+
+fn foreign() -> Scenario {
+    let about = "another engine commits by the names of snapshots, as the bucket policy lets it: never over ours";
+    // Rows of a foreign snapshot in place of ours came by no commit that the monitor saw.
+    let plain = Scenario::new("foreign", about, old_table());
+    let scenario = Scenario { oracle: false, expected: &[ErrorKind::Forked], ..plain };
+    scenario.appends_foreign().writes("writer 1", 1, None, 1).writes("writer 2", 2, None, 1).twins(1, 2)
+}
+
 fn slots() -> Scenario {
     let about = "two shards reserve slots while those of a closed one are released";
     let (context, mut world) = old_table();
@@ -291,37 +349,46 @@ fn rollback() -> Scenario {
 }
 
 fn restored_pointer() -> Scenario {
-    let about = "the pointer is one of an hour ago: two restores and a writer that knows nothing of it";
+    let about = "the pointer is one of before a sweep and a commit: two restores, and a writer whose files were swept";
     let (context, mut world) = old_table();
-    let old = world.items.clone();
     let above = last_number(&world);
+    // Numbers that a restored floor does not reach: it is the files alone that are wrong.
+    let high = first_of(world.now_ms + 96 * HOUR);
+    let swept = fixture::batch(&mut world, &context, 2, None, 1, high);
+    world.now_ms += 48 * HOUR;
+    let old = world.items.clone();
     let batch = fixture::batch(&mut world, &context, 1, None, 1, above);
     world.ok(protocol::commit(&context, batch));
+    world.ok(protocol::sweep(&context, SweepOptions { dry_run: false, ..SweepOptions::default() }));
     world.items = old;
-    let scenario =
-        Scenario { expected: &[ErrorKind::Forked], ..Scenario::new("restored-pointer", about, (context, world)) };
-    restores(scenario)
+    world.now_ms += HOUR;
+    let expected = &[ErrorKind::Forked];
+    let scenario = Scenario { expected, ..Scenario::new("restored-pointer", about, (context, world)) };
+    restores(scenario).writes_change("writer", 2, 1, swept)
 }
 
 fn lost_pointer() -> Scenario {
-    let about = "the pointer is lost: two restores and a writer that finds no table";
+    let about = "the pointer is lost: two restores, a writer that finds no table, and a swap that is still under way";
     let (context, mut world) = old_table();
+    let above = last_number(&world);
+    let under_way = fixture::batch(&mut world, &context, 1, None, 1, above);
+    let swap = world.stop_before(protocol::commit(&context, under_way), "commit/6");
     world.items.remove(&ItemName::Pointer);
-    restores(Scenario::new("lost-pointer", about, (context, world)))
+    let scenario = restores(Scenario::new("lost-pointer", about, (context, world))).writes("writer", 2, None, 1);
+    Scenario { late: vec![swap.effect], ..scenario }
 }
 
 fn restores(scenario: Scenario) -> Scenario {
     let restore = |_| Answer::Done;
-    scenario
-        .with("restore 1", restore, protocol::restore)
-        .with("restore 2", restore, protocol::restore)
-        .writes("writer", 2, None, 1)
-        .twins(0, 1)
+    scenario.with("restore 1", restore, protocol::restore).with("restore 2", restore, protocol::restore).twins(0, 1)
 }
 
 fn readers(engine: Engine) -> Scenario {
-    let about = "an engine looks for the latest snapshot while one is committed and old ones expire";
-    Scenario::new(&format!("latest-{}", engine.as_str()), about, old_table())
+    let about =
+        "an engine looks for the latest snapshot while one is committed and old ones expire; LATEST is far behind";
+    let (context, mut world) = old_table();
+    world.put(&context.location.latest_hint(), "1");
+    Scenario::new(&format!("latest-{}", engine.as_str()), about, (context, world))
         .writes("writer", 1, None, 1)
         .expires()
         .reads(engine)
@@ -376,7 +443,7 @@ fn compaction(
     fixture::compaction(world, context, name, &inputs[files], Level(level))
 }
 
-fn last_number(world: &World) -> SequenceNumber {
+pub(super) fn last_number(world: &World) -> SequenceNumber {
     let pointer = world.monitor.read_pointer(world);
     let recent = pointer.iter().flat_map(|p| p.checkpoints.recent());
     recent.map(|(_, c)| c.last_sequence).max().unwrap_or(SequenceNumber(0))
