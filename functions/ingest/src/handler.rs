@@ -117,6 +117,8 @@ fn measured(report: Option<&IngestReport>, forked: bool, started: i64, now: i64)
             Metric::count("Buckets", report.buckets),
             Metric::count("Tasks", report.tasks),
             Metric::count("Replans", report.replans),
+            Metric::count("Staged", u64::from(report.staged)),
+            Metric::count("Folded", report.folded),
         ]);
         if let Some(oldest) = report.oldest_arrival_ms {
             metrics.push(Metric::millis("Freshness", millis(now - oldest)));

@@ -97,6 +97,7 @@ fn measured(report: &MaintainReport, ms: i64) -> Vec<Metric> {
         Metric::millis("Duration", u64::try_from(ms).unwrap_or(0)),
         Metric::count("Failed", u64::from(!report.failures.is_empty())),
         Metric::count("Left", report.left.len() as u64),
+        Metric::count("Folded", report.folded),
         Metric::count("Tasks", report.tasks),
         Metric::count("ExpiredSnapshots", report.expired),
         Metric::count("DeletedObjects", report.deleted),

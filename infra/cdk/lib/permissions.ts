@@ -21,12 +21,11 @@ const arn = (bucket: string, path = ''): string => `arn:${Aws.PARTITION}:s3:::${
 const allow = (sid: string, actions: string[], resources: string[], conditions?: iam.Conditions): iam.PolicyStatement =>
   new iam.PolicyStatement({ sid, actions, resources, ...(conditions ? { conditions } : {}) });
 
-/** What each function does with items: pointer and slots are read and put by all, debt hints are added to (an update), leases are freed (a delete). */
-const ITEM_ACTIONS: Record<Role, string[]> = {
-  ingest: ['dynamodb:GetItem', 'dynamodb:PutItem', 'dynamodb:UpdateItem'],
-  compact: ['dynamodb:GetItem', 'dynamodb:PutItem', 'dynamodb:UpdateItem', 'dynamodb:DeleteItem'],
-  maintain: ['dynamodb:GetItem', 'dynamodb:PutItem'],
-};
+/**
+ * What each function does with items: pointer, slots and leases are read and put; debt hints are added to (an update). Each of them may commit
+ * what others have staged: it lists that (a query), and deletes old answers.
+ */
+const ITEM_ACTIONS = ['GetItem', 'PutItem', 'UpdateItem', 'DeleteItem', 'Query'].map((action) => `dynamodb:${action}`);
 
 /** The policy of a function's role. */
 export function statements(role: Role, r: Resources): iam.PolicyStatement[] {
@@ -39,7 +38,7 @@ export function statements(role: Role, r: Resources): iam.PolicyStatement[] {
       StringLikeIfExists: { 's3:prefix': [`${location(r.place)}/*`, `${OWN_PREFIX}/*/${location(r.place)}/*`] },
     }),
     // One items table may serve many tables: only partitions of this one, its own and those with a further part after `#`.
-    allow('Items', ITEM_ACTIONS[role], [r.itemsTableArn], {
+    allow('Items', ITEM_ACTIONS, [r.itemsTableArn], {
       'ForAllValues:StringLike': { 'dynamodb:LeadingKeys': [itemsPartition(r.place), `${itemsPartition(r.place)}#*`] },
     }),
     allow('Key', ['kms:Decrypt', 'kms:DescribeKey', 'kms:Encrypt', 'kms:GenerateDataKey'], [r.keyArn]),

@@ -7,7 +7,8 @@
 use std::fmt;
 
 use siltstone_format::{
-    id::{SchemaId, SequenceNumber, SnapshotId},
+    data_file::StoredRow,
+    id::{Bucket, SchemaId, SequenceNumber, SnapshotId},
     manifest::ManifestEntry,
 };
 
@@ -232,6 +233,22 @@ impl fmt::Display for Conflict {
     }
 }
 
+impl Conflict {
+    /// True if the change that met it can never apply again, whatever is committed meanwhile: positions, sequence numbers and the sweep's
+    /// cutoff never fall, and a deleted file never comes back.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::Overlap { .. }
+                | Self::ShardClosed { .. }
+                | Self::PartlyCovered { .. }
+                | Self::Renumber { .. }
+                | Self::OlderThanSweep { .. }
+        )
+    }
+}
+
 /// What came of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -251,4 +268,38 @@ pub enum Outcome {
         /// Revision that it was conditional on (snapshot id on a bare warehouse).
         expected_rev: u64,
     },
+}
+
+/// Level-0 files that a commit added to one bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRuns {
+    /// The snapshot that brought them.
+    pub snapshot: SnapshotId,
+    /// Partition row.
+    pub partition: StoredRow,
+    /// Bucket.
+    pub bucket: Bucket,
+    /// How many.
+    pub runs: u64,
+}
+
+/// What a run of the commit protocol did, beside the outcome of its change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitReport {
+    /// What came of the change.
+    pub outcome: Outcome,
+    /// The change was staged for a lease holder.
+    pub staged: bool,
+    /// Staged changes that this run committed as the lease holder, others' among them.
+    pub folded: u64,
+    /// Level-0 files that this run's own swaps brought in, of whoever's changes: whoever swaps counts them, so each counts once.
+    pub runs: Vec<NewRuns>,
+}
+
+impl CommitReport {
+    /// A change that was not staged and brought nothing in.
+    #[must_use]
+    pub const fn plain(outcome: Outcome) -> Self {
+        Self { outcome, staged: false, folded: 0, runs: Vec::new() }
+    }
 }

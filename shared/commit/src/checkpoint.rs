@@ -415,10 +415,7 @@ fn pack<'a>(shards: impl Iterator<Item = (&'a ShardId, &'a Checkpoint)>) -> Vec<
             Some(number) => put_varint(&mut out, number),
             None => put_bytes(&mut out, shard.as_str().as_bytes()),
         }
-        let sequence = &checkpoint.position.sequence;
-        let zeros = sequence.iter().take_while(|b| **b == 0).count();
-        put_bytes(&mut out, sequence.get(zeros..).unwrap_or_default());
-        put_varint(&mut out, checkpoint.position.sub_sequence);
+        put_position(&mut out, checkpoint.position);
         put_varint(&mut out, checkpoint.last_sequence.0.max(0).unsigned_abs());
         put_varint(&mut out, u64::from(checkpoint.slot.0));
         if let Some(list) = checkpoint.list {
@@ -451,15 +448,25 @@ fn unpack_one(rest: &mut &[u8]) -> Result<(ShardId, Checkpoint), String> {
         let name = take_bytes(rest, SHARD_ID_BYTES)?;
         ShardId(String::from_utf8(name.to_vec()).map_err(|_| "a shard id is not UTF-8".to_owned())?)
     };
-    let digits = take_bytes(rest, 32)?;
-    let mut sequence = [0; 32];
-    sequence.iter_mut().rev().zip(digits.iter().rev()).for_each(|(to, from)| *to = *from);
-    let position = Position { sequence, sub_sequence: take_varint(rest)? };
+    let position = take_position(rest)?;
     let last = i64::try_from(take_varint(rest)?).map_err(|_| "a sequence number is too large".to_owned())?;
     let slot = u16::try_from(take_varint(rest)?).map_err(|_| "a slot is too large".to_owned())?;
     let list = if flags & FLAG_LIST == 0 { None } else { Some(ListId(take_varint(rest)?)) };
     let closed = flags & FLAG_CLOSED != 0;
     Ok((shard, Checkpoint { position, last_sequence: SequenceNumber(last), slot: Slot(slot), closed, list }))
+}
+
+pub(crate) fn put_position(out: &mut Vec<u8>, position: Position) {
+    let zeros = position.sequence.iter().take_while(|b| **b == 0).count();
+    put_bytes(out, position.sequence.get(zeros..).unwrap_or_default());
+    put_varint(out, position.sub_sequence);
+}
+
+pub(crate) fn take_position(rest: &mut &[u8]) -> Result<Position, String> {
+    let digits = take_bytes(rest, 32)?;
+    let mut sequence = [0; 32];
+    sequence.iter_mut().rev().zip(digits.iter().rev()).for_each(|(to, from)| *to = *from);
+    Ok(Position { sequence, sub_sequence: take_varint(rest)? })
 }
 
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {

@@ -58,6 +58,16 @@ pub(crate) fn check_keys(context: &TableContext, object: &str, entries: &[Manife
     Ok(())
 }
 
+/// Refuses entries that no manifest or key order could take: keys and partitions are read as far as a commit reads them.
+pub(crate) fn check_entries(
+    context: &TableContext,
+    object: &str,
+    entries: &[ManifestEntry],
+) -> Result<(), CommitError> {
+    check_keys(context, object, entries)?;
+    entries.iter().try_for_each(|entry| bucket_file(context, entry, &entry.file.file_name).map(|_| ()))
+}
+
 /// What a list says of a manifest.
 pub(crate) fn describe(
     context: &TableContext,

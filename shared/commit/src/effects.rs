@@ -9,7 +9,10 @@ use bytes::Bytes;
 
 use crate::{
     error::CommitError,
-    io::{Effect, Failure, FailureKind, Io, ItemName, ItemRecord, Object, ObjectHead, PutMode, Reply},
+    io::{
+        Effect, Failure, FailureKind, Io, ItemName, ItemRecord, Object, ObjectHead, PutMode, Reply, STAGE_PARTS,
+        StagedName,
+    },
     steps::{self, StepName},
 };
 
@@ -17,6 +20,8 @@ use crate::{
 pub(crate) const TRIES: u32 = 6;
 /// Reads that are open side by side; each may hold a manifest of some MB.
 const SIDE_BY_SIDE: usize = 16;
+/// Items that are written side by side.
+const ITEMS_AT_ONCE: usize = 64;
 /// Keys per delete and per page, as S3.
 const PAGE: usize = 1_000;
 
@@ -93,10 +98,49 @@ impl Io {
     }
 
     pub(crate) async fn load_item(&self, step: StepName, name: ItemName) -> Result<Option<ItemRecord>, CommitError> {
-        match self.settle(step, name.as_str(), Effect::LoadItem(name)).await? {
+        match self.settle(step, &name.to_string(), Effect::LoadItem(name)).await? {
             Reply::Item(record) => Ok(record),
             _ => Err(unfit(step)),
         }
+    }
+
+    pub(crate) async fn wait(&self, step: StepName, ms: i64) {
+        self.ask(step, Effect::Wait { ms: u64::try_from(ms).unwrap_or(0) }).await;
+    }
+
+    /// Every staged item, part by part.
+    pub(crate) async fn list_staged(&self, step: StepName) -> Result<Vec<(StagedName, ItemRecord)>, CommitError> {
+        let page = |part, start_after| Effect::ListStaged { part, start_after, limit: PAGE };
+        let mut open: Vec<(u8, Option<StagedName>)> = (0..STAGE_PARTS).map(|part| (part, None)).collect();
+        let mut all = Vec::new();
+        while !open.is_empty() {
+            let effects = open.iter().map(|(part, after)| page(*part, *after)).collect();
+            let mut next = Vec::new();
+            for ((part, _), result) in open.into_iter().zip(self.settle_all(step, effects).await?) {
+                match result {
+                    Ok(Reply::Items { items, more }) => {
+                        let last = items.last().map(|(name, _)| *name);
+                        next.extend(last.filter(|_| more).map(|last| (part, Some(last))));
+                        all.extend(items);
+                    }
+                    Err(failure) => {
+                        return Err(CommitError::effect(step, format!("staged items, part {part}"), failure));
+                    }
+                    Ok(_) => return Err(unfit(step)),
+                }
+            }
+            open = next;
+        }
+        Ok(all)
+    }
+
+    /// Performs writes of items together, each once. What becomes of them decides nothing.
+    pub(crate) async fn try_all(&self, step: StepName, effects: Vec<Effect>) -> Result<(), CommitError> {
+        let mut effects = effects.into_iter().peekable();
+        while effects.peek().is_some() {
+            self.ask_all(step, effects.by_ref().take(ITEMS_AT_ONCE).collect()).await?;
+        }
+        Ok(())
     }
 
     pub(crate) async fn get(&self, step: StepName, key: String) -> Result<Option<Object>, CommitError> {

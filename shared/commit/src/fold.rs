@@ -1,6 +1,6 @@
-//! Applies changes to an accumulating state, one after the other, before anything is written: the seam of the group commit.
+//! Applies changes to an accumulating state, one after the other, before anything is written.
 //!
-//! Neighbours: `protocol::commit` folds its one change, later a lease holder folds many; `conflict` checks files.
+//! Neighbours: `protocol::commit` folds its one change, a lease holder (`protocol::group`) folds many; `conflict` checks files.
 //! Invariants: 1. a change applies if and only if every range starts at its checkpoint *of the accumulating state* (6);
 //! 2. what was applied before is recognised, never applied twice; 3. kinds never mix (20); 4. a rejected change leaves no trace.
 
@@ -42,6 +42,8 @@ pub struct Accumulated {
     sweep_cutoff_ms: i64,
     /// Live files of the buckets that need checks; `None` if no change of this fold needs any.
     live: Option<Live>,
+    /// Changes applied so far.
+    pub applied: u64,
     /// Kind of the changes applied so far.
     pub kind: Option<ChangeKind>,
     /// Positions after the changes applied so far.
@@ -67,6 +69,7 @@ impl Accumulated {
             floor: pointer.floor,
             sweep_cutoff_ms: pointer.sweep_cutoff_ms,
             live,
+            applied: 0,
             kind: None,
             checkpoints: pointer.checkpoints.clone(),
             ids: Vec::new(),
@@ -104,14 +107,18 @@ pub fn needs_live(change: &Change) -> bool {
 /// # Errors
 /// `Corrupt` if a manifest holds keys that cannot be read.
 pub fn fold(context: &TableContext, state: &mut Accumulated, change: &Change) -> Result<Folded, CommitError> {
-    let folded = evaluate(context, state, change)?;
+    let folded = fits(context, state, change)?;
     if folded == Folded::Applied {
         apply(state, change);
     }
     Ok(folded)
 }
 
-fn evaluate(context: &TableContext, state: &Accumulated, change: &Change) -> Result<Folded, CommitError> {
+/// Says what [`fold`] would, and changes nothing.
+///
+/// # Errors
+/// As [`fold`].
+pub fn fits(context: &TableContext, state: &Accumulated, change: &Change) -> Result<Folded, CommitError> {
     if let Some(folded) = known(state, change) {
         return Ok(folded);
     }
@@ -190,6 +197,7 @@ fn too_old(state: &Accumulated, change: &Change) -> Option<Conflict> {
 }
 
 fn apply(state: &mut Accumulated, change: &Change) {
+    state.applied += 1;
     for range in &change.ranges {
         state.checkpoints.advance(range);
     }

@@ -32,13 +32,34 @@ pub enum Attr {
     B(Vec<u8>),
 }
 
-/// A revisioned item of the table's partition in DynamoDB: the pointer or the slot table.
+/// A revisioned item of the table in DynamoDB: the pointer, the slot table, the lease, or a staged change.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct ItemRecord {
     /// Grows by one with each write; the condition of every write.
     pub rev: u64,
     /// Everything else.
     pub attributes: BTreeMap<String, Attr>,
+}
+
+/// Parts over which staged items are spread: DynamoDB writes at most 1,000 of them a second under one partition key.
+pub const STAGE_PARTS: u8 = 16;
+
+/// Name of a staged item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StagedName(pub u128);
+
+impl StagedName {
+    /// Which of the [`STAGE_PARTS`] it stands in.
+    #[must_use]
+    pub const fn part(self) -> u8 {
+        (self.0 % STAGE_PARTS as u128) as u8
+    }
+
+    /// Reads the sort key that [`ItemName::sort`] gives.
+    #[must_use]
+    pub fn parse(sort: &str) -> Option<Self> {
+        u128::from_str_radix(sort, 16).ok().map(Self)
+    }
 }
 
 /// Which item of the table.
@@ -48,22 +69,44 @@ pub enum ItemName {
     Pointer,
     /// The reservation of sequence slots: [`crate::sequence::SlotTable`].
     Slots,
+    /// The lease of the group commit: [`crate::staged::Lease`].
+    Lease,
+    /// A staged change and what came of it: [`crate::staged::Staged`].
+    Staged(StagedName),
 }
 
 impl ItemName {
+    /// What is put behind the table's partition key: the pointer and the slots stand under it as it is.
+    #[must_use]
+    pub fn partition_suffix(self) -> String {
+        match self {
+            Self::Pointer | Self::Slots => String::new(),
+            Self::Lease => "#lease".to_owned(),
+            Self::Staged(name) => staged_suffix(name.part()),
+        }
+    }
+
     /// The sort key.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub fn sort(self) -> String {
         match self {
-            Self::Pointer => "pointer",
-            Self::Slots => "slots",
+            Self::Pointer => "pointer".to_owned(),
+            Self::Slots => "slots".to_owned(),
+            Self::Lease => "lease".to_owned(),
+            Self::Staged(StagedName(name)) => format!("{name:032x}"),
         }
     }
 }
 
+/// What is put behind the table's partition key for one part of the staged items.
+#[must_use]
+pub fn staged_suffix(part: u8) -> String {
+    format!("#staged-{part:02}")
+}
+
 impl fmt::Display for ItemName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(&self.sort())
     }
 }
 
@@ -98,6 +141,29 @@ pub enum Effect {
         expected_rev: u64,
         /// Content; its `rev` is stored as given.
         record: ItemRecord,
+    },
+    /// Write an item whatever is there; only for items that decide nothing. Reply: [`Reply::Done`].
+    PutItem {
+        /// Which.
+        name: ItemName,
+        /// Content; its `rev` is stored as given.
+        record: ItemRecord,
+    },
+    /// Delete an item that must have this revision. Reply: [`Reply::Done`], or `PreconditionFailed`.
+    DeleteItem {
+        /// Which.
+        name: ItemName,
+        /// The revision it must have.
+        expected_rev: u64,
+    },
+    /// Strongly consistent reading of one part of the staged items, ascending by name, strictly after `start_after`. Reply: [`Reply::Items`].
+    ListStaged {
+        /// Part, below [`STAGE_PARTS`].
+        part: u8,
+        /// Where to go on.
+        start_after: Option<StagedName>,
+        /// At most so many.
+        limit: usize,
     },
     /// Read an object. Reply: [`Reply::Object`], or `NotFound`.
     Get {
@@ -147,6 +213,11 @@ pub enum Effect {
     Pause {
         /// Number of the coming repetition.
         attempt: u32,
+    },
+    /// Wait about so long; the driver may spread it by a quarter, so that those who wait for one thing do not ask at once. Reply: [`Reply::Done`].
+    Wait {
+        /// How long.
+        ms: u64,
     },
     /// Several effects without an order between them; the driver may run them side by side. Reply: [`Reply::All`], same order.
     All(Vec<Effect>),
@@ -216,6 +287,13 @@ impl Failure {
 pub enum Reply {
     /// The item, or none.
     Item(Option<ItemRecord>),
+    /// One page of staged items.
+    Items {
+        /// Ascending by name.
+        items: Vec<(StagedName, ItemRecord)>,
+        /// More may follow.
+        more: bool,
+    },
     /// Done, nothing to say.
     Done,
     /// An object.

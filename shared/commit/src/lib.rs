@@ -18,6 +18,7 @@ pub mod manifests;
 pub mod pointer;
 pub mod protocol;
 pub mod sequence;
+pub mod staged;
 pub mod steps;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -36,8 +36,10 @@ pub const PROPERTY_CHECKPOINTS: &str = "siltstone.checkpoints";
 pub const PROPERTY_CHECKPOINTS_OBJECT: &str = "siltstone.checkpoints-object";
 /// Snapshot property: sequence floor.
 pub const PROPERTY_FLOOR: &str = "siltstone.floor";
-/// Snapshot property: id of the change, for changes without a shard range.
+/// Snapshot property: ids of the changes without a shard range, with commas between.
 pub const PROPERTY_CHANGE: &str = "siltstone.change";
+/// Snapshot property: how many changes were folded into the snapshot, where it is more than one.
+pub const PROPERTY_CHANGES: &str = "siltstone.changes";
 /// Snapshot property: CRC-32 of the bytes of the schema object of its `schemaId`.
 pub const PROPERTY_SCHEMA: &str = "siltstone.schema-crc32";
 /// Snapshot property: uuid of the table.
@@ -67,6 +69,16 @@ impl TableState {
             Self::Forked => "forked",
         }
     }
+}
+
+/// The value of [`PROPERTY_CHANGE`].
+pub(crate) fn join_ids(ids: &[ChangeId]) -> String {
+    ids.iter().map(ChangeId::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// The ids in a value of [`PROPERTY_CHANGE`]; what is none is passed over.
+pub(crate) fn split_ids(text: &str) -> impl Iterator<Item = ChangeId> {
+    text.split(',').filter_map(|id| u128::from_str_radix(id, 16).ok()).map(ChangeId)
 }
 
 /// The current state of a table.
@@ -128,6 +140,19 @@ impl Pointer {
     #[must_use]
     pub fn knows(&self, id: ChangeId) -> bool {
         self.change_ids.contains(&id)
+    }
+
+    /// The youngest change that is remembered.
+    #[must_use]
+    pub fn newest_id(&self) -> Option<ChangeId> {
+        self.change_ids.last().copied()
+    }
+
+    /// True if nothing was forgotten of what was remembered after `newest` (what [`Self::newest_id`] said then): an id that is not here was
+    /// not committed since.
+    #[must_use]
+    pub fn remembers_since(&self, newest: Option<ChangeId>) -> bool {
+        newest.map_or(self.change_ids.len() < CHANGE_IDS, |id| self.knows(id))
     }
 
     /// Remembers a change, and forgets the oldest.

@@ -16,6 +16,17 @@
 //! 2 after an answer that proves nothing, read it back and compare the uuid. 3 read LATEST, 4 raise it if it still holds what was read:
 //! it never moves back and never names what does not exist. 5 put EARLIEST with the first snapshot.
 //!
+//! **stage** (a commit under contention): 1 put a change that is too large for an item into an object, 2 then the item: from here on a lease
+//! holder may commit the change, and its writer answers nothing but what it sees. 3 wait, 4 read the item: an answer in it was written after
+//! publication. 5 read the lease, 6 take it if it is free: for thrift, since two holders are as safe as two writers. 7 release a change that
+//! met a conflict, before that is answered: first the item, then the pointer is read and the change evaluated again. A holder that has read
+//! the item before that has read the pointer before, too: it evaluates on the same state, to the same conflict, or its swap fails.
+//!
+//! **fold**: 1 take the time. 2 read the pointer, 3 **then** the staged items (see stage 7), 4 the objects of the larger ones. The next manifests and
+//! lists are written as in **commit** 2 to 5, while the snapshot before may still be on its way to its name. Then **settle** 2: that name
+//! must be there, or nothing is swapped (invariant 8). 5 swap the pointer on `rev`. 6 give the lease back before publishing, so that the next
+//! holder prepares meanwhile. **publish**, and only then 7 answer the writers. 8 delete answers that nobody has asked for.
+//!
 //! **create**: 1 put `schema-0` if absent, before the pointer, which makes the table exist. 2 read a schema that is there. 3 create the pointer.
 //! 4 read a pointer that is there.
 //!
@@ -52,6 +63,21 @@ steps! {
     COMMIT_LISTS = "commit/5 put lists";
     COMMIT_SWAP = "commit/6 swap pointer";
     COMMIT_LOOK_UP = "commit/7 look up unknown answer";
+    STAGE_OBJECT = "stage/1 put large change";
+    STAGE_ITEM = "stage/2 stage change";
+    STAGE_WAIT = "stage/3 wait";
+    STAGE_POLL = "stage/4 look for the answer";
+    STAGE_LEASE = "stage/5 read lease";
+    STAGE_TAKE = "stage/6 take lease";
+    STAGE_RELEASE = "stage/7 release change";
+    FOLD_TIME = "fold/1 take the time";
+    FOLD_POINTER = "fold/2 read pointer";
+    FOLD_STAGED = "fold/3 read staged changes";
+    FOLD_OBJECTS = "fold/4 read large changes";
+    FOLD_SWAP = "fold/5 swap pointer";
+    FOLD_LEASE = "fold/6 give lease back";
+    FOLD_ANSWER = "fold/7 answer writers";
+    FOLD_CLEAN = "fold/8 delete old answers";
     PUBLISH_SNAPSHOT = "publish/1 put snapshot";
     PUBLISH_READ_BACK = "publish/2 read snapshot back";
     PUBLISH_READ_LATEST = "publish/3 read LATEST";

@@ -4,7 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use siltstone_commit::{context::TableContext, error::CommitError, pointer::Pointer, protocol};
+use siltstone_commit::{
+    context::TableContext,
+    error::CommitError,
+    io::{ItemName, STAGE_PARTS, staged_suffix},
+    pointer::Pointer,
+    protocol,
+};
 use siltstone_format::{
     options::{Purpose, TableOptions},
     path::TableLocation,
@@ -12,7 +18,7 @@ use siltstone_format::{
     types::DataType,
 };
 use siltstone_store::{
-    item::{ItemCondition, query_all},
+    item::{Item, ItemCondition, query_all},
     object::list_all,
 };
 
@@ -119,6 +125,13 @@ fn last(path: &str) -> &str {
     path.trim_end_matches('/').rsplit('/').next().unwrap_or(path)
 }
 
+async fn drop_items(ports: &Ports, items: Vec<Item>) -> Result<()> {
+    for item in items {
+        ports.items.delete(&item.partition, &item.sort, ItemCondition::None).await?;
+    }
+    Ok(())
+}
+
 /// Drops a table: its items, and with `purge` all of its objects. Returns how many objects went.
 ///
 /// # Errors
@@ -136,9 +149,12 @@ pub async fn drop(ports: &Ports, at: &TableRef, purge: bool) -> Result<u64> {
     if items.is_empty() && keys.is_empty() {
         return Err(TableError::NotFound(format!("there is no table {} in {}", at.name, ports.items.table())));
     }
-    for item in items {
-        ports.items.delete(&partition, &item.sort, ItemCondition::None).await?;
+    // The pointer's partition goes last: while it is there, dropping again goes on.
+    let beside = (0..STAGE_PARTS).map(staged_suffix).chain([ItemName::Lease.partition_suffix()]);
+    for partition in beside.map(|suffix| at.partition() + &suffix) {
+        drop_items(ports, query_all(ports.items.as_ref(), &partition, "").await?).await?;
     }
+    drop_items(ports, items).await?;
     let gone = keys.len() as u64;
     if gone > 0 {
         ports.objects.delete(&keys).await.map_err(|e| *e)?;

@@ -37,7 +37,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     debt,
-    driver::drive,
+    driver::{ANSWER_MS, drive},
     error::{Result, TableError},
     ingest::refuse_paused,
     memory::{MergeMemory, Shares},
@@ -223,7 +223,8 @@ async fn pass(
     let merging =
         Merging { table, entries: &entries, partition, bucket, output_level, drop_deletes, shares, deadline_ms };
     let result = merging.rewrite(&plan).await?;
-    let facts = Facts { reason, output_level, partition, bucket, now, drop_deletes, runs_in, cut };
+    let until_ms = deadline_ms.saturating_add(limits.reserve_ms).saturating_sub(ANSWER_MS);
+    let facts = Facts { reason, output_level, partition, bucket, now, drop_deletes, runs_in, cut, until_ms };
     commit(table, &entries, plan, result, facts).await
 }
 
@@ -452,6 +453,8 @@ struct Facts<'a> {
     runs_in: usize,
     /// Memory allowed only a part of what was picked.
     cut: bool,
+    /// When the commit waits for nobody any more.
+    until_ms: i64,
 }
 
 async fn commit(
@@ -513,7 +516,11 @@ async fn commit(
         complete,
     };
     for _ in 0..UNKNOWN_MAX {
-        match drive(protocol::commit(&table.context, change.clone()), &table.ports, &table.at).await? {
+        let machine = protocol::commit_until(&table.context, change.clone(), None, facts.until_ms);
+        let done = drive(machine, &table.ports, &table.at).await?;
+        // Under contention it may have committed batches of others on its way.
+        debt::add(table, &done.runs, facts.until_ms).await;
+        match done.outcome {
             Outcome::Committed { snapshot, .. } => {
                 report.snapshot = snapshot.map(|s| s.0);
                 if table.context.authority == Authority::Pointer {

@@ -1,16 +1,16 @@
 //! Debt hints: how many runs a bucket has probably gained, and the task objects that ask for a compaction.
 //!
-//! Neighbours: `ingest` adds after a commit, `compact` takes off, the S3 event of a task object starts the `compact` function, and the
+//! Neighbours: `ingest` and `maintain` add after a commit, `compact` takes off, the S3 event of a task object starts the `compact` function, and the
 //! schedule re-plans from real manifests what hints or events lost. Invariants: 1. nothing here is trusted for safety: a wrong hint costs
 //! money, never data; 2. a failure here never fails a committed batch.
 
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
+use siltstone_commit::changes::NewRuns;
 use siltstone_format::{
     data_file::StoredRow,
     id::{Bucket, SnapshotId},
 };
-use siltstone_lsm::buffer::Touched;
 use siltstone_store::object::{PutMode, list_all};
 
 use crate::{
@@ -107,31 +107,15 @@ fn hint(path: &str, bucket: Bucket) -> String {
     format!("debt#{path}/bucket-{bucket}")
 }
 
-/// Counts one more run for each touched bucket and puts the task objects that became due; returns how many. Begins nothing from `until_ms` on:
-/// the batch is committed and must be answered.
-pub(crate) async fn add(table: &Table, touched: &[Touched], snapshot: Option<SnapshotId>, until_ms: i64) -> u64 {
-    let Some(version) = snapshot else { return 0 };
+/// Counts the new runs of each bucket and puts the task objects that became due; returns how many. Begins nothing from `until_ms` on: the
+/// change is committed and must be answered.
+pub(crate) async fn add(table: &Table, new: &[NewRuns], until_ms: i64) -> u64 {
     if !table.compacts_here() {
         return 0;
     }
-    let trigger = i64::try_from(table.options.compaction.trigger).unwrap_or(i64::MAX);
-    let due: Vec<bool> = stream::iter(touched.to_vec())
-        .map(|bucket| async move {
-            let result = async {
-                if table.ports.clock.now_ms() >= until_ms {
-                    return Err(TableError::Unavailable("no time is left in this invocation".to_owned()));
-                }
-                let path = table.partition_path(&bucket.partition)?;
-                let sort = hint(&path, bucket.bucket);
-                let runs = table.ports.items.add(&table.at.partition(), &sort, "runs", 1).await?;
-                let due = runs >= trigger && (runs - trigger) % trigger == 0;
-                if due {
-                    put_task(table, &path, &CompactTask::new(&table.at, &bucket.partition_row, bucket.bucket, version, 0))
-                        .await?;
-                }
-                Ok::<bool, TableError>(due)
-            };
-            result.await.unwrap_or_else(|error| {
+    let due: Vec<bool> = stream::iter(new.to_vec())
+        .map(|new| async move {
+            add_to(table, &new, until_ms).await.unwrap_or_else(|error| {
                 tracing::warn!(table = %table.at.name, %error, "a debt hint was not written; the schedule plans this bucket");
                 false
             })
@@ -140,6 +124,22 @@ pub(crate) async fn add(table: &Table, touched: &[Touched], snapshot: Option<Sna
         .collect()
         .await;
     due.into_iter().filter(|due| *due).count() as u64
+}
+
+/// True if a task was due: the count came to the trigger, or to a multiple of it, by these runs.
+async fn add_to(table: &Table, new: &NewRuns, until_ms: i64) -> Result<bool> {
+    if table.ports.clock.now_ms() >= until_ms {
+        return Err(TableError::Unavailable("no time is left in this invocation".to_owned()));
+    }
+    let trigger = i64::try_from(table.options.compaction.trigger).unwrap_or(i64::MAX).max(1);
+    let path = table.partition_path(&table.partition_values(&new.partition)?)?;
+    let added = i64::try_from(new.runs).unwrap_or(i64::MAX);
+    let runs = table.ports.items.add(&table.at.partition(), &hint(&path, new.bucket), "runs", added).await?;
+    let due = runs.div_euclid(trigger) > (runs - added).div_euclid(trigger).max(0);
+    if due {
+        put_task(table, &path, &CompactTask::new(&table.at, &new.partition, new.bucket, new.snapshot, 0)).await?;
+    }
+    Ok(due)
 }
 
 /// Puts a task object; one that is there already was put by somebody else for the same version.

@@ -12,7 +12,8 @@ use futures::{
     future::{BoxFuture, join_all},
 };
 use siltstone_commit::io::{
-    Attr, Effect, Failure, FailureKind, ItemName, ItemRecord, Machine, Object, ObjectHead, PutMode, Reply, Step,
+    Attr, Effect, Failure, FailureKind, ItemName, ItemRecord, Machine, Object, ObjectHead, PutMode, Reply, StagedName,
+    Step, staged_suffix,
 };
 use siltstone_store::{
     item::{Attr as ItemAttr, Item, ItemCondition, ItemError},
@@ -21,6 +22,8 @@ use siltstone_store::{
 
 use crate::{error::Result, name::TableRef, ports::Ports};
 
+/// Time kept back to answer the invocation while a change waits for a lease holder, ms.
+pub(crate) const ANSWER_MS: i64 = 500;
 /// Longest wait between two attempts.
 const PAUSE_MAX_MS: u64 = 10_000;
 /// Wait before the first repetition; doubled for each further one.
@@ -46,10 +49,26 @@ pub async fn drive<T>(mut machine: Machine<T>, ports: &Ports, table: &TableRef) 
 fn perform<'a>(effect: Effect, ports: &'a Ports, table: &'a TableRef) -> BoxFuture<'a, Reply> {
     async move {
         match effect {
-            Effect::LoadItem(name) => match ports.items.get(&table.partition(), name.as_str()).await {
+            Effect::LoadItem(name) => match ports.items.get(&partition_of(table, name), &name.sort()).await {
                 Ok(item) => Reply::Item(item.map(to_record)),
                 Err(error) => item_failure(&error),
             },
+            Effect::PutItem { name, record } => put_item(name, record, ItemCondition::None, ports, table).await,
+            Effect::DeleteItem { name, expected_rev } => {
+                let condition = ItemCondition::RevIs(expected_rev);
+                match ports.items.delete(&partition_of(table, name), &name.sort(), condition).await {
+                    Ok(()) => Reply::Done,
+                    Err(error) => item_failure(&error),
+                }
+            }
+            Effect::ListStaged { part, start_after, limit } => {
+                let partition = table.partition() + &staged_suffix(part);
+                let after = start_after.map(|name| ItemName::Staged(name).sort());
+                match ports.items.query(&partition, "", after.as_deref(), limit).await {
+                    Ok(page) => Reply::Items { items: staged(page.items), more: page.more },
+                    Err(error) => item_failure(&error),
+                }
+            }
             Effect::CreateItem { name, record } => put_item(name, record, ItemCondition::Absent, ports, table).await,
             Effect::SwapItem { name, expected_rev, record } => {
                 put_item(name, record, ItemCondition::RevIs(expected_rev), ports, table).await
@@ -99,6 +118,10 @@ fn perform<'a>(effect: Effect, ports: &'a Ports, table: &'a TableRef) -> BoxFutu
                 ports.clock.sleep(pause(attempt, ports.ids.jitter())).await;
                 Reply::Done
             }
+            Effect::Wait { ms } => {
+                ports.clock.sleep(Duration::from_millis(spread(ms, ports.ids.jitter()))).await;
+                Reply::Done
+            }
             Effect::All(effects) => {
                 Reply::All(join_all(effects.into_iter().map(|effect| perform(effect, ports, table))).await)
             }
@@ -110,14 +133,32 @@ fn perform<'a>(effect: Effect, ports: &'a Ports, table: &'a TableRef) -> BoxFutu
 /// Exponential, with full jitter above half: two losers of one race do not meet again at once.
 fn pause(attempt: u32, jitter: f64) -> Duration {
     let longest = PAUSE_MIN_MS.saturating_mul(1 << attempt.min(16)).min(PAUSE_MAX_MS);
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "at most 10,000 ms, and jitter is in 0..1"
-    )]
-    let waited = (longest as f64 * (0.5 + jitter / 2.0)) as u64;
-    Duration::from_millis(waited)
+    Duration::from_millis(share(longest, 0.5 + jitter / 2.0))
+}
+
+/// From seven to nine eighths of the time asked for.
+fn spread(ms: u64, jitter: f64) -> u64 {
+    share(ms, 0.875 + jitter / 4.0)
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "times of seconds, and a share between 0 and 2"
+)]
+fn share(ms: u64, share: f64) -> u64 {
+    (ms as f64 * share) as u64
+}
+
+/// The partition key of an item.
+fn partition_of(table: &TableRef, name: ItemName) -> String {
+    table.partition() + &name.partition_suffix()
+}
+
+/// Staged items by their names; what else may stand beside them is nobody's.
+fn staged(items: Vec<Item>) -> Vec<(StagedName, ItemRecord)> {
+    items.into_iter().filter_map(|item| Some((StagedName::parse(&item.sort)?, to_record(item)))).collect()
 }
 
 /// Copies a data file, unless it is damaged: under a new name nobody would know where the damage came from.
@@ -138,7 +179,7 @@ async fn put_item(
     ports: &Ports,
     table: &TableRef,
 ) -> Reply {
-    let mut item = Item::new(table.partition(), name.as_str(), record.rev);
+    let mut item = Item::new(partition_of(table, name), name.sort(), record.rev);
     item.attributes = record
         .attributes
         .into_iter()
@@ -158,7 +199,8 @@ async fn put_item(
 }
 
 /// An item as the protocols see it.
-pub(crate) fn to_record(item: Item) -> ItemRecord {
+#[must_use]
+pub fn to_record(item: Item) -> ItemRecord {
     let attributes = item
         .attributes
         .into_iter()
@@ -212,5 +254,6 @@ mod tests {
         assert_eq!(pause(1, 0.0), Duration::from_millis(10));
         assert_eq!(pause(1, 0.999), Duration::from_millis(19));
         assert_eq!(pause(60, 0.999).as_millis(), 9_995);
+        assert_eq!((spread(1_000, 0.0), spread(1_000, 0.999)), (875, 1_124));
     }
 }

@@ -37,7 +37,7 @@ use siltstone_store::stream::StreamAdmin;
 
 use crate::{
     debt,
-    driver::drive,
+    driver::{ANSWER_MS, drive},
     error::{Result, TableError},
     level_zero, lists,
     maintain::require_mapping,
@@ -103,6 +103,10 @@ pub struct IngestReport {
     pub tasks: u64,
     /// Times the batch was planned anew after a lost race.
     pub replans: u64,
+    /// The batch was staged for a lease holder: others commit at the same time.
+    pub staged: bool,
+    /// Staged batches that this invocation committed as the lease holder, its own among them.
+    pub folded: u64,
 }
 
 /// The ingest of one table, kept between invocations of a warm function.
@@ -157,7 +161,8 @@ impl Ingest {
         }
         let shard = ShardId::new(&batch.shard)?;
         for plan in 0..PLANS_MAX {
-            report = IngestReport { records: report.records, replans: plan, ..IngestReport::default() };
+            let IngestReport { records, tasks, staged, folded, .. } = report;
+            report = IngestReport { records, tasks, staged, folded, replans: plan, ..IngestReport::default() };
             self.check_time(deadline_ms)?;
             let warm = self.warm(batch).await?;
             match self.attempt(&warm, &shard, batch, deadline_ms, &mut report).await {
@@ -252,15 +257,9 @@ impl Ingest {
         report: &mut IngestReport,
     ) -> Result<Attempt> {
         let table = &warm.table;
-        let loaded = drive(protocol::load(&table.context, false), &self.ports, &self.at).await?;
-        let mut pointer =
-            loaded.pointer.ok_or_else(|| TableError::Bug("a table under a pointer loaded without one".to_owned()))?;
+        let pointer = drive(protocol::load_for(&table.context, shard.clone()), &self.ports, &self.at).await?;
         if pointer.schema_id > table.schema.id || self.schema_changed(warm).await? {
             return Ok(Attempt::NewSchema);
-        }
-        if pointer.checkpoints.get(shard) == Lookup::NotLoaded {
-            let full = drive(protocol::load(&table.context, true), &self.ports, &self.at).await?;
-            pointer = full.pointer.unwrap_or(pointer);
         }
         let checkpoint = match pointer.checkpoints.get(shard) {
             Lookup::Found(checkpoint) => Some(checkpoint),
@@ -314,13 +313,11 @@ impl Ingest {
             Some(rows) => level_zero::write(table, rows, self.limits.parallel_uploads, &mut change).await?,
             None => level_zero::Written::default(),
         };
-        (report.buckets, report.files, report.bytes) = (written.touched.len() as u64, written.files, written.bytes);
+        (report.buckets, report.files, report.bytes) = (written.buckets, written.files, written.bytes);
         self.check_time(deadline_ms)?;
-        match self.commit(table, change, pointer, deadline_ms).await? {
+        match self.commit(table, change, pointer, deadline_ms, report).await? {
             Outcome::Committed { snapshot, .. } => {
                 report.snapshot = snapshot.map(|s| s.0);
-                let until = deadline_ms.saturating_sub(HINT_RESERVE_MS);
-                report.tasks = debt::add(table, &written.touched, snapshot, until).await;
                 Ok(Attempt::Done)
             }
             Outcome::Conflict(Conflict::Overlap { .. } | Conflict::Gap { .. }) => Ok(Attempt::Replan),
@@ -343,14 +340,26 @@ impl Ingest {
         }
     }
 
-    /// Runs the same change again while its outcome is unknown and time is left (rule 2).
-    async fn commit(&self, table: &Table, change: Change, planned_on: Pointer, deadline_ms: i64) -> Result<Outcome> {
+    /// Runs the same change again while its outcome is unknown and time is left (rule 2). Whoever swaps the pointer counts the new runs, also those
+    /// of the writers whose changes it folded.
+    async fn commit(
+        &self,
+        table: &Table,
+        change: Change,
+        planned_on: Pointer,
+        deadline_ms: i64,
+        report: &mut IngestReport,
+    ) -> Result<Outcome> {
         let mut planned_on = Some(planned_on);
+        let until_ms = deadline_ms.saturating_sub(ANSWER_MS);
         loop {
-            let machine = protocol::commit_on(&table.context, change.clone(), planned_on.take());
-            let outcome = drive(machine, &self.ports, &self.at).await?;
-            if !matches!(outcome, Outcome::Unknown { .. }) || self.check_time(deadline_ms).is_err() {
-                return Ok(outcome);
+            let machine = protocol::commit_until(&table.context, change.clone(), planned_on.take(), until_ms);
+            let done = drive(machine, &self.ports, &self.at).await?;
+            report.staged |= done.staged;
+            report.folded += done.folded;
+            report.tasks += debt::add(table, &done.runs, deadline_ms.saturating_sub(HINT_RESERVE_MS)).await;
+            if !matches!(done.outcome, Outcome::Unknown { .. }) || self.check_time(deadline_ms).is_err() {
+                return Ok(done.outcome);
             }
         }
     }

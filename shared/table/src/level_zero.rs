@@ -16,7 +16,7 @@ use siltstone_format::{
 };
 use siltstone_lsm::{
     batch::KeyValueBatch,
-    buffer::{BucketRows, Splitter, Touched},
+    buffer::{BucketRows, Splitter},
     writer::{RunWriter, WriterSettings},
 };
 use siltstone_store::object::PutMode;
@@ -30,8 +30,8 @@ use crate::{
 /// What was written.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
-    /// Buckets, with the rows of each.
-    pub(crate) touched: Vec<Touched>,
+    /// Buckets touched.
+    pub(crate) buckets: u64,
     /// Data and changelog files.
     pub(crate) files: u64,
     /// Their bytes.
@@ -74,7 +74,7 @@ pub(crate) async fn write(
         .buffered(parallel_uploads.max(1))
         .try_collect()
         .await?;
-    let mut written = Written { touched, ..Written::default() };
+    let mut written = Written { buckets: touched.len() as u64, ..Written::default() };
     for file in uploaded {
         written.files += file.files;
         written.bytes += file.bytes;

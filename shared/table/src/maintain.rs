@@ -44,6 +44,8 @@ const TASK_MS: i64 = 10_000;
 pub struct MaintainReport {
     /// Current snapshot; its publication was repaired where needed.
     pub snapshot: Option<i64>,
+    /// Staged changes of dead writers, committed.
+    pub folded: u64,
     /// Task objects put for buckets over the trigger.
     pub tasks: u64,
     /// Snapshots expired.
@@ -94,6 +96,7 @@ pub async fn run(
     }
     let load = drive(protocol::load(&table.context, false), &table.ports, &table.at);
     run.task("publication", load, |report, loaded| report.snapshot = loaded.snapshot.map(|s| s.id.0)).await;
+    run.task("fold", fold(table), |report, folded| report.folded = folded).await;
     run.task("plan", plan(table), |report, tasks| report.tasks = tasks).await;
     if !table.options.write_only {
         run.task("expire", expire(table), |report, expired| {
@@ -140,6 +143,16 @@ impl Run<'_> {
             Err(error) => self.report.failures.push(format!("{name}: {error}")),
         }
     }
+}
+
+/// Commits and answers what writers have staged and left: those whose invocation died or ran out of time. Returns how many changes it was.
+///
+/// # Errors
+/// As the protocol.
+pub async fn fold(table: &Table) -> Result<u64> {
+    let folds = drive(protocol::fold_staged(&table.context), &table.ports, &table.at).await?;
+    debt::add(table, &folds.runs, i64::MAX).await;
+    Ok(folds.folded)
 }
 
 /// Puts a task for every bucket at or over the trigger by its real manifests, over one that is there: its event may be lost.

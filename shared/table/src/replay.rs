@@ -32,6 +32,8 @@ use crate::{
 
 /// The shard whose position counts replays. No shard of Kinesis has this name.
 pub const REPLAYS: &str = "replays";
+/// How long a replay waits for its commit while many shards commit, ms.
+const PATIENCE_MS: i64 = 60_000;
 /// Raw bytes of the records of one commit, after which it takes no more.
 const COMMIT_BYTES: usize = 16 << 20;
 /// Files uploaded side by side.
@@ -167,17 +169,18 @@ async fn commit(
         parents: Vec::new(),
         list: Some(list),
     });
-    let written = match rows_batch(table, &rows.values, rows.numbers, rows.kinds)? {
-        Some(rows) => level_zero::write(table, &rows, PARALLEL_UPLOADS, &mut change).await?,
-        None => level_zero::Written::default(),
-    };
-    match drive(protocol::commit(&table.context, change), &table.ports, &table.at).await? {
+    if let Some(rows) = rows_batch(table, &rows.values, rows.numbers, rows.kinds)? {
+        level_zero::write(table, &rows, PARALLEL_UPLOADS, &mut change).await?;
+    }
+    let until_ms = started.saturating_add(PATIENCE_MS);
+    let done = drive(protocol::commit_until(&table.context, change, None, until_ms), &table.ports, &table.at).await?;
+    debt::add(table, &done.runs, i64::MAX).await;
+    match done.outcome {
         // Another replay may cover the same number: whose it is, only its list tells.
         Outcome::Committed { snapshot, .. } => {
             if !counts(table, list).await? {
                 return Ok(None);
             }
-            debt::add(table, &written.touched, snapshot, i64::MAX).await;
             Ok(Some(snapshot.map(|s| s.0)))
         }
         Outcome::Conflict(Conflict::Overlap { .. } | Conflict::Gap { .. } | Conflict::OlderThanSweep { .. }) => {

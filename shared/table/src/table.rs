@@ -351,7 +351,7 @@ async fn latest_schema_id(ports: &Ports, at: &TableRef, location: &TableLocation
 /// # Errors
 /// [`TableError::NotFound`] without a pointer.
 pub async fn load_pointer(ports: &Ports, at: &TableRef, location: &TableLocation) -> Result<(Pointer, usize)> {
-    let item = ports.items.get(&at.partition(), ItemName::Pointer.as_str()).await?.ok_or_else(|| {
+    let item = ports.items.get(&at.partition(), &ItemName::Pointer.sort()).await?.ok_or_else(|| {
         TableError::NotFound(format!(
             "table {} has no pointer in {} (item {}); create it with `silt table create`",
             at.name,

@@ -74,7 +74,9 @@ pub async fn work_off(
         return Ok(Fate::Leased);
     };
     let working = compact_bucket(&table, &partition, Bucket(task.bucket), CompactRequest::Picked, limits, deadline_ms);
+    // In this order, so that a simulation is the same each time.
     let compacted = tokio::select! {
+        biased;
         compacted = working => compacted,
         never = lease.keep() => match never {},
     };

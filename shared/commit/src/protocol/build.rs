@@ -8,21 +8,22 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use siltstone_format::{
-    id::{CommitIdentifier, SchemaId, SnapshotId},
+    data_file::StoredRow,
+    id::{Bucket, CommitIdentifier, Level, SchemaId, SnapshotId},
     manifest::{FileKind, ManifestEntry, ManifestFileMeta},
     snapshot::{CommitKind, Snapshot},
 };
 
 use super::packed::spill;
 use crate::{
-    changes::ChangeKind,
+    changes::{ChangeKind, NewRuns},
     codec,
     context::TableContext,
     error::CommitError,
     fold::Accumulated,
     io::Io,
     manifests::{self, Names, Written},
-    pointer::{PROPERTY_CHANGE, PROPERTY_SCHEMA, Pointer},
+    pointer::{PROPERTY_CHANGE, PROPERTY_CHANGES, PROPERTY_SCHEMA, Pointer, join_ids},
     steps,
 };
 
@@ -56,11 +57,30 @@ pub(crate) async fn next_pointer(
         return Ok(next);
     }
     let identifier = CommitIdentifier(i64::try_from(next.rev).unwrap_or(i64::MAX));
-    let properties = state.ids.iter().map(|id| (PROPERTY_CHANGE.to_owned(), id.to_string())).collect();
+    let mut properties = BTreeMap::new();
+    if !state.ids.is_empty() {
+        properties.insert(PROPERTY_CHANGE.to_owned(), join_ids(&state.ids));
+    }
+    if state.applied > 1 {
+        properties.insert(PROPERTY_CHANGES.to_owned(), state.applied.to_string());
+    }
     let author = Author { user: pointer.incarnation.commit_user(), identifier, properties };
     let snapshot = write_snapshot(io, context, names, pointer.snapshot.as_ref(), state, author).await?;
     next.snapshot = Some(snapshot);
     Ok(next)
+}
+
+/// The level-0 files that a delta adds to the pointer's table, counted by bucket.
+pub(crate) fn new_runs(pointer: &Pointer, files: &[ManifestEntry]) -> Vec<NewRuns> {
+    let snapshot = pointer.version().next();
+    let mut counts: BTreeMap<(&StoredRow, Bucket), u64> = BTreeMap::new();
+    for entry in files.iter().filter(|e| e.kind == FileKind::Add && e.file.level == Level::ZERO) {
+        *counts.entry((&entry.partition, entry.bucket)).or_default() += 1;
+    }
+    counts
+        .into_iter()
+        .map(|((partition, bucket), runs)| NewRuns { snapshot, partition: partition.clone(), bucket, runs })
+        .collect()
 }
 
 /// Steps 4 and 5: manifests of delta and changelog, the merged base, and the lists that name them.

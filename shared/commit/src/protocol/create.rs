@@ -108,7 +108,7 @@ pub(crate) async fn create_pointer(io: &Io, context: &TableContext, pointer: Poi
         }
         io.pause(attempt).await;
     }
-    Err(CommitError::effect(steps::CREATE_POINTER, ItemName::Pointer.as_str(), last))
+    Err(CommitError::effect(steps::CREATE_POINTER, ItemName::Pointer.to_string(), last))
 }
 
 async fn find_any(io: &Io, context: &TableContext) -> Result<Option<Pointer>, CommitError> {

@@ -11,6 +11,7 @@ mod check;
 mod commit;
 mod create;
 mod expire;
+mod group;
 mod packed;
 mod publish;
 mod restore;
@@ -32,15 +33,16 @@ use siltstone_format::{
 pub use self::{
     check::{Checked, Finding, ReachedFile, Severity},
     expire::{ExpireOptions, Expired},
+    group::Folds,
     rollback::RollbackTarget,
     sweep::{SweepOptions, Swept},
 };
 use crate::{
-    changes::{Change, ChangeId, Outcome},
-    checkpoint::{Checkpoints, ShardId},
+    changes::{Change, ChangeId, CommitReport, Outcome},
+    checkpoint::{Checkpoints, Lookup, ShardId},
     context::{Authority, TableContext},
     error::CommitError,
-    io::Machine,
+    io::{Io, Machine},
     manifests::{self, Scope},
     pointer::Pointer,
     sequence::Reservation,
@@ -67,12 +69,41 @@ pub fn commit(context: &TableContext, change: Change) -> Machine<Outcome> {
 #[must_use]
 pub fn commit_on(context: &TableContext, change: Change, planned_on: Option<Pointer>) -> Machine<Outcome> {
     let context = context.clone();
-    Machine::new(move |io| async move {
-        match context.authority {
-            Authority::Pointer => commit::run(io, context, change, planned_on).await,
-            Authority::Bare => bare::run(io, context, change).await,
-        }
-    })
+    Machine::new(move |io| async move { Ok(run_commit(io, context, change, planned_on, None).await?.outcome) })
+}
+
+/// As [`commit_on`], and says what else the run did: under contention it may have committed the changes of others. After `until_ms` (the world's
+/// clock) it waits for nobody: the outcome is unknown then, and a run that begins later only races.
+#[must_use]
+pub fn commit_until(
+    context: &TableContext,
+    change: Change,
+    planned_on: Option<Pointer>,
+    until_ms: i64,
+) -> Machine<CommitReport> {
+    let context = context.clone();
+    Machine::new(move |io| run_commit(io, context, change, planned_on, Some(until_ms)))
+}
+
+async fn run_commit(
+    io: Io,
+    context: TableContext,
+    change: Change,
+    planned_on: Option<Pointer>,
+    until_ms: Option<i64>,
+) -> Result<CommitReport, CommitError> {
+    match context.authority {
+        Authority::Pointer => commit::run(io, context, change, planned_on, until_ms).await,
+        Authority::Bare => bare::run(io, context, change).await.map(CommitReport::plain),
+    }
+}
+
+/// Commits and answers whatever is staged, as a lease holder without a change of its own: writers may have died. Does nothing while somebody
+/// holds the lease.
+#[must_use]
+pub fn fold_staged(context: &TableContext) -> Machine<Folds> {
+    let context = context.clone();
+    Machine::new(move |io| group::fold_staged(io, context))
 }
 
 /// Reads the current state; publication is repaired and foreign snapshots are adopted first. With `load_checkpoints` the
@@ -101,6 +132,20 @@ pub fn checkpoints(context: &TableContext, pointer: Pointer) -> Machine<Checkpoi
         let mut checkpoints = pointer.checkpoints;
         packed::load_others(&io, steps::CHECK_READ, &context, &mut checkpoints).await?;
         Ok(checkpoints)
+    })
+}
+
+/// As [`load`] for the writer of one shard: the packed object with the less recent shards is read if this one is not among the recent.
+#[must_use]
+pub fn load_for(context: &TableContext, shard: ShardId) -> Machine<Pointer> {
+    let context = context.clone();
+    Machine::new(move |io| async move {
+        need_pointer(&context)?;
+        let mut pointer = tip::settle(&io, &context).await?;
+        if pointer.checkpoints.get(&shard) == Lookup::NotLoaded {
+            packed::load_others(&io, steps::COMMIT_READ, &context, &mut pointer.checkpoints).await?;
+        }
+        Ok(pointer)
     })
 }
 

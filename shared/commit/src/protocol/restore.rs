@@ -15,7 +15,6 @@ use siltstone_format::{
 use super::{adopt, build, create, need_pointer, packed, publish, roots, tip};
 use crate::{
     base64,
-    changes::ChangeId,
     checkpoint::Checkpoints,
     context::{Incarnation, TableContext},
     error::CommitError,
@@ -23,7 +22,7 @@ use crate::{
     manifests::{self, Names},
     pointer::{
         CHANGE_IDS, PROPERTY_CHANGE, PROPERTY_CHECKPOINTS, PROPERTY_CHECKPOINTS_OBJECT, PROPERTY_FLOOR, PROPERTY_TABLE,
-        Pointer, TableState,
+        Pointer, TableState, split_ids,
     },
     steps,
 };
@@ -86,7 +85,7 @@ async fn rebuild(
     let highest = identifiers.map(|s| s.commit_identifier.0.unsigned_abs()).max().unwrap_or(0);
     pointer.rev = highest.max(there.map_or(0, |p| p.rev)).saturating_add(REV_JUMP);
     let ids = snapshots.values().filter_map(|s| s.properties.as_ref()?.get(PROPERTY_CHANGE));
-    ids.filter_map(|id| u128::from_str_radix(id, 16).ok()).for_each(|id| pointer.remember(ChangeId(id)));
+    ids.flat_map(|ids| split_ids(ids)).for_each(|id| pointer.remember(id));
     pointer.snapshot = Some(adopt::slim(snapshot.clone()));
     Ok(pointer)
 }
@@ -187,9 +186,9 @@ pub(crate) async fn repair_fork(io: Io, context: TableContext) -> Result<Pointer
         if ours.commit_kind == CommitKind::Append {
             next.snapshot = Some(reapplied(&io, &context, &ours, tip_snapshot, next.rev).await?);
         } else {
-            let id = ours.properties.as_ref().and_then(|p| p.get(PROPERTY_CHANGE));
-            let id = id.and_then(|id| u128::from_str_radix(id, 16).ok()).map(ChangeId);
-            next.change_ids.retain(|known| Some(*known) != id);
+            let ids = ours.properties.as_ref().and_then(|p| p.get(PROPERTY_CHANGE));
+            let ids: Vec<_> = ids.into_iter().flat_map(|ids| split_ids(ids)).collect();
+            next.change_ids.retain(|known| !ids.contains(known));
             next.snapshot = Some(adopt::slim(tip_snapshot.clone()));
         }
     }

@@ -71,7 +71,7 @@ async fn update<T>(
         match io.ask(steps::SLOTS_SWAP, effect).await {
             Reply::Done => return Ok(answer),
             Reply::Failed(failure) if failure.kind == FailureKind::Denied => {
-                return Err(CommitError::effect(steps::SLOTS_SWAP, name.as_str(), failure));
+                return Err(CommitError::effect(steps::SLOTS_SWAP, name.to_string(), failure));
             }
             Reply::Failed(_) => {}
             _ => return Err(crate::effects::unfit(steps::SLOTS_SWAP)),

@@ -10,15 +10,18 @@ use std::collections::BTreeSet;
 use siltstone_format::{id::SnapshotId, path::ObjectName};
 
 use super::{
+    group::lease,
     need_pointer,
     roots::{self, Reach},
     tip::{self, Swap},
 };
 use crate::{
+    codec,
     context::{OWN_DIRECTORY, TableContext},
     error::CommitError,
     io::{Io, ObjectHead},
     pointer::Pointer,
+    staged::{self, Content, STAGED_PREFIX, Staged, State},
     steps,
 };
 
@@ -59,6 +62,7 @@ pub(crate) async fn run(io: Io, context: TableContext, options: SweepOptions) ->
     reach.keys.extend(options.in_flight.iter().cloned());
     reach.keys.extend(pointer.checkpoints.packed_object().map(|name| context.key(name)));
     add_snapshots(&io, &context, &mut reach).await?;
+    add_staged(&io, &context, &mut reach).await?;
     for root in roots::pinned(&io, steps::SWEEP_ROOTS, &context).await? {
         reach.add_lists(&io, steps::SWEEP_ROOTS, &context, &root.snapshot, root.partial).await?;
         reach.add_files(&io, steps::SWEEP_ROOTS, &context, root.partial).await?;
@@ -105,6 +109,29 @@ async fn raise_cutoff(io: &Io, context: &TableContext, options: &SweepOptions) -
     Err(CommitError::Contended { protocol: "sweep", attempts: context.settings.max_attempts })
 }
 
+/// What writers have staged and no lease holder has answered yet. For thrift, too: what is older than the cutoff is refused by the fold.
+async fn add_staged(io: &Io, context: &TableContext, reach: &mut Reach) -> Result<(), CommitError> {
+    if !lease::was_taken(io, steps::SWEEP_ROOTS).await? {
+        return Ok(());
+    }
+    let (mut objects, mut packed) = (Vec::new(), Vec::new());
+    for (_, record) in io.list_staged(steps::SWEEP_ROOTS).await? {
+        match Staged::from_record(&record).map(|staged| staged.state) {
+            Some(State::Pending(Content::Inline(bytes))) => packed.push(bytes),
+            Some(State::Pending(Content::Object(name))) => objects.push(context.key(&name)),
+            _ => {}
+        }
+    }
+    packed.extend(io.get_all(steps::SWEEP_ROOTS, objects.clone()).await?.into_iter().flatten().map(|o| o.body));
+    reach.keys.extend(objects);
+    for change in packed.iter().filter_map(|bytes| staged::unpack(bytes).ok()) {
+        // An entry that no file can have pins none.
+        let entries = change.files.iter().chain(&change.changelog);
+        reach.keys.extend(entries.filter_map(|entry| codec::files_of(context, entry).ok()).flatten());
+    }
+    Ok(())
+}
+
 /// Every snapshot that has a name. One that expiry takes away meanwhile is expiry's to clean.
 async fn add_snapshots(io: &Io, context: &TableContext, reach: &mut Reach) -> Result<(), CommitError> {
     let step = steps::SWEEP_ROOTS;
@@ -145,6 +172,8 @@ fn may_go(context: &TableContext, key: &str) -> bool {
     match context.location.parse(context.shape.data_directory.as_deref(), key) {
         ObjectName::Manifest(_) | ObjectName::ManifestList(_) | ObjectName::Statistics(_) => true,
         ObjectName::BucketFile { file_name, .. } => !file_name.is_empty(),
-        _ => key.starts_with(&context.key(&format!("{OWN_DIRECTORY}/checkpoints-"))),
+        _ => ["checkpoints-", STAGED_PREFIX]
+            .iter()
+            .any(|own| key.starts_with(&context.key(&format!("{OWN_DIRECTORY}/{own}")))),
     }
 }

@@ -191,7 +191,7 @@ pub(crate) async fn swap(
             }
             kind if crate::effects::wrote_nothing(kind) => {}
             _ if maybe => return Ok(Swap::Unknown),
-            _ => return Err(CommitError::effect(step, ItemName::Pointer.as_str(), failure)),
+            _ => return Err(CommitError::effect(step, ItemName::Pointer.to_string(), failure)),
         }
         io.pause(attempt).await;
     }
@@ -199,7 +199,7 @@ pub(crate) async fn swap(
         return Ok(Swap::Unknown);
     }
     let busy = crate::io::Failure::new(FailureKind::Unavailable, "throttled at every attempt");
-    Err(CommitError::effect(step, ItemName::Pointer.as_str(), busy))
+    Err(CommitError::effect(step, ItemName::Pointer.to_string(), busy))
 }
 
 /// The floor after files of a foreign writer: its next number, max + 1, must stay below ours (architecture.md section 4).

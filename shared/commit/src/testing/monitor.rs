@@ -1,6 +1,7 @@
-//! Watches every write of a [`World`] and stops at the first broken invariant of architecture.md section 3.
+//! Watches every write of a world and stops at the first broken invariant of architecture.md section 3.
 //!
-//! Neighbours: `world` calls it; `schedule` tells it what was acknowledged and refused. Numbers in messages are the invariants'.
+//! Neighbours: `world` calls it, and the simulation of the whole system, each behind a
+//! [`View`]; `schedule` tells it what was acknowledged and refused. Numbers in messages are the invariants'.
 //! Invariant: 1. it reads only what is in the world, never what a protocol believes.
 
 use std::{
@@ -8,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use siltstone_format::{
     id::{CommitIdentifier, SequenceNumber, SnapshotId},
     manifest::{FileKind, ManifestEntry, ManifestFileMeta},
@@ -18,18 +20,30 @@ use siltstone_format::{
 use super::{
     explore::Digest,
     fixture::{self, Row},
-    world::World,
 };
 use crate::{
     changes::{Change, Outcome},
-    checkpoint::{Checkpoints, Lookup, RangeFit, ShardId},
+    checkpoint::{Checkpoint, Checkpoints, Lookup, Position, ShardId},
     codec, conflict,
     context::{Incarnation, TableContext},
-    io::{ItemName, ItemRecord},
+    io::ItemRecord,
     manifests::{FileKey, Live, count, file_key},
     pointer::{POINTER_BYTES, Pointer, TableState},
     protocol::slots,
+    staged::{self, Staged, State},
 };
+
+/// What is in a world now.
+pub trait View {
+    /// Content of an object.
+    fn object(&self, key: &str) -> Option<Bytes>;
+    /// Keys that begin with a prefix, in byte order.
+    fn keys(&self, prefix: &str) -> Vec<String>;
+    /// The item of the table's pointer.
+    fn pointer(&self) -> Option<ItemRecord>;
+    /// Rows of a data file with this content.
+    fn rows(&self, entry: &ManifestEntry, body: &Bytes) -> Vec<Row>;
+}
 
 /// The watcher.
 #[derive(Debug, Clone)]
@@ -42,6 +56,7 @@ pub struct Monitor {
     /// What a snapshot refers to never changes: read once, looked for at every check.
     contents: BTreeMap<String, Arc<Content>>,
     tips: BTreeSet<SnapshotId>,
+    seen: BTreeSet<SnapshotId>,
     names: BTreeMap<SnapshotId, (Option<String>, String, CommitIdentifier)>,
     gone: BTreeSet<String>,
     deleted: BTreeSet<FileKey>,
@@ -52,6 +67,8 @@ pub struct Monitor {
     /// Lives of the pointer that are over.
     lives: BTreeSet<Incarnation>,
     latest: i64,
+    /// The packed checkpoints that were read last, with their name.
+    packed: (String, BTreeMap<ShardId, Checkpoint>),
 }
 
 #[derive(Debug, Clone, Default)]
@@ -69,7 +86,9 @@ macro_rules! invariant {
 }
 
 impl Monitor {
-    pub(crate) fn new(context: TableContext) -> Self {
+    /// Watches a table from its creation on.
+    #[must_use]
+    pub fn new(context: TableContext) -> Self {
         Self {
             context,
             foreign: false,
@@ -77,6 +96,7 @@ impl Monitor {
             lists: BTreeMap::new(),
             contents: BTreeMap::new(),
             tips: BTreeSet::new(),
+            seen: BTreeSet::new(),
             names: BTreeMap::new(),
             gone: BTreeSet::new(),
             deleted: BTreeSet::new(),
@@ -86,6 +106,7 @@ impl Monitor {
             newest: BTreeMap::new(),
             lives: BTreeSet::new(),
             latest: 0,
+            packed: <(String, BTreeMap<_, _>)>::default(),
         }
     }
 
@@ -101,19 +122,20 @@ impl Monitor {
     }
 
     /// The pointer as it is in the world.
-    pub fn read_pointer(&self, world: &World) -> Option<Pointer> {
-        let record = world.items.get(&ItemName::Pointer)?;
-        Some(Pointer::from_record(record, &self.context.location).unwrap_or_else(|e| panic!("{e}")))
+    pub fn read_pointer(&self, world: &dyn View) -> Option<Pointer> {
+        let record = world.pointer()?;
+        Some(Pointer::from_record(&record, &self.context.location).unwrap_or_else(|e| panic!("{e}")))
     }
 
-    pub(crate) fn pointer(&mut self, world: &World, before: Option<&ItemRecord>, after: &ItemRecord) {
+    /// The pointer was written: 3, 4, 8, 22, and what its snapshot says.
+    pub fn pointer(&mut self, world: &dyn View, before: Option<&ItemRecord>, after: &ItemRecord) {
         let location = &self.context.location;
         let read = |record| Pointer::from_record(record, location).unwrap_or_else(|e| panic!("{e}"));
         let after = read(after);
         let size = after.to_record(location).map(|r| crate::pointer::record_bytes(&r.attributes));
         invariant!(size.is_ok_and(|s| s <= POINTER_BYTES), "22: pointer too large");
         let Some(before) = before.map(read) else {
-            return self.check(world);
+            return self.look(world, false);
         };
         if before.incarnation == after.incarnation {
             let successor = before.check_successor(&after);
@@ -147,11 +169,11 @@ impl Monitor {
                 self.delta(world, snapshot);
             }
         }
-        self.check(world);
+        self.look(world, false);
     }
 
     /// 16: no slot has two owners, and a shard keeps its slot until it is closed; the next owner starts above its numbers.
-    pub(crate) fn slots(&mut self, world: &World, before: Option<&ItemRecord>, after: &ItemRecord) {
+    pub(crate) fn slots(&mut self, world: &dyn View, before: Option<&ItemRecord>, after: &ItemRecord) {
         let read = |record| slots::read(&self.context, record).unwrap_or_else(|e| panic!("invariant 16: {e}"));
         let (before, after) = (before.map(read).unwrap_or_default(), read(after));
         let checkpoints = self.read_pointer(world).map(|p| p.checkpoints.all()).unwrap_or_default();
@@ -166,32 +188,29 @@ impl Monitor {
     }
 
     /// 15: new rows are numbered above what their shard, and the parents that it closes, have given out.
-    fn order(&mut self, world: &World, before: &Pointer, after: &Pointer, snapshot: &Snapshot) {
+    fn order(&mut self, world: &dyn View, before: &Pointer, after: &Pointer, snapshot: &Snapshot) {
         let closed = |shard: &ShardId| matches!(after.checkpoints.get(shard), Lookup::Found(c) if c.closed);
         let parents = before.checkpoints.recent().filter(|(shard, c)| !c.closed && closed(shard));
         let parents = parents.map(|(_, c)| c.last_sequence).max().unwrap_or(SequenceNumber(0));
-        for meta in self.list(world, &snapshot.delta_manifest_list).iter() {
-            for entry in self.manifest(world, meta).iter().filter(|_| snapshot.commit_kind == CommitKind::Append) {
-                for row in self.rows(world, entry) {
-                    let own = match before.checkpoints.get(&fixture::shard(row.shard)) {
-                        Lookup::Found(checkpoint) => checkpoint.last_sequence,
-                        Lookup::Absent | Lookup::NotLoaded => SequenceNumber(0),
-                    };
-                    let moves = matches!(after.checkpoints.get(&fixture::shard(row.shard)), Lookup::Found(_));
-                    let above = !moves || row.sequence > own.max(parents).0;
-                    invariant!(above, "15: {row:?} is not above {own} and its parents' {parents}");
-                }
+        if snapshot.commit_kind != CommitKind::Append {
+            return;
+        }
+        for entry in &self.entries(world, &snapshot.delta_manifest_list) {
+            for row in self.rows(world, entry) {
+                let own = match before.checkpoints.get(&fixture::shard(row.shard)) {
+                    Lookup::Found(checkpoint) => checkpoint.last_sequence,
+                    Lookup::Absent | Lookup::NotLoaded => SequenceNumber(0),
+                };
+                let moves = matches!(after.checkpoints.get(&fixture::shard(row.shard)), Lookup::Found(_));
+                let above = !moves || row.sequence > own.max(parents).0;
+                invariant!(above, "15: {row:?} is not above {own} and its parents' {parents}");
             }
         }
     }
 
     /// A commit's own entries: 6, 19, 20.
-    fn delta(&mut self, world: &World, snapshot: &Snapshot) {
-        let metas = self.list(world, &snapshot.delta_manifest_list);
-        let mut entries = Vec::new();
-        for meta in metas.iter() {
-            entries.extend_from_slice(&self.manifest(world, meta));
-        }
+    fn delta(&mut self, world: &dyn View, snapshot: &Snapshot) {
+        let entries = self.entries(world, &snapshot.delta_manifest_list);
         let first_add = entries.iter().position(|e| e.kind == FileKind::Add).unwrap_or(entries.len());
         let late = entries.iter().skip(first_add).any(|e| e.kind == FileKind::Delete);
         invariant!(!late || self.foreign, "20: DELETE after ADD in snapshot {}", snapshot.id);
@@ -205,6 +224,8 @@ impl Monitor {
                     let again = self.deleted.contains(&key);
                     invariant!(!again, "19: {} added again in snapshot {}", entry.file.file_name, snapshot.id);
                     self.added.insert(entry.file.file_name.clone());
+                    let path = codec::bucket_file(&self.context, entry, &entry.file.file_name).unwrap_or_default();
+                    invariant!(!self.gone.contains(&path), "12: {path} was deleted, snapshot {} names it", snapshot.id);
                     let refused = self.refused.contains(&entry.file.file_name);
                     invariant!(!refused, "7: {} was answered as refused", entry.file.file_name);
                 }
@@ -222,18 +243,17 @@ impl Monitor {
         }
     }
 
-    /// A snapshot of ours lost its name to a foreign one: its delta may come once more.
-    fn forget(&mut self, world: &World, lost: &Snapshot) {
-        for meta in self.list(world, &lost.delta_manifest_list).iter() {
-            for entry in self.manifest(world, meta).iter() {
-                for row in self.rows(world, entry) {
-                    self.witnessed.remove(&(row.shard, row.position));
-                }
+    /// A snapshot of ours lost its name to a foreign one, or its pointer before it had one: its delta may come once more.
+    pub fn forget(&mut self, world: &dyn View, lost: &Snapshot) {
+        for entry in self.entries(world, &lost.delta_manifest_list) {
+            for row in self.rows(world, &entry) {
+                self.witnessed.remove(&(row.shard, row.position));
             }
         }
     }
 
-    pub(crate) fn put(&mut self, world: &World, key: &str) {
+    /// An object was put: 9, 10, 12.
+    pub fn put(&mut self, world: &dyn View, key: &str) {
         let location = &self.context.location;
         match location.parse(None, key) {
             ObjectName::Snapshot(id) => {
@@ -244,23 +264,30 @@ impl Monitor {
                 invariant!(!self.gone.contains(key), "9/12: deleted name snapshot-{id} came back");
             }
             ObjectName::LatestHint => {
-                let body = world.objects.get(key).map(|o| String::from_utf8_lossy(&o.body).into_owned());
+                let body = world.object(key).map(|o| String::from_utf8_lossy(&o).into_owned());
                 let id: i64 = body.and_then(|b| b.parse().ok()).unwrap_or(0);
                 invariant!(id >= self.latest, "10: LATEST fell from {} to {id}", self.latest);
                 invariant!(self.snapshot(world, SnapshotId(id)).is_some(), "10: LATEST names {id}, which is not there");
                 self.latest = id;
             }
-            _ => invariant!(!self.gone.contains(key), "12: {key} was deleted and is written again"),
+            // A put that was under way when its object was swept brings back an orphan; naming it would be wrong.
+            _ => {}
         }
     }
 
-    pub(crate) fn deleted(&mut self, world: &World, keys: &[String]) {
+    /// Objects were deleted: 11, 12.
+    pub fn deleted(&mut self, world: &dyn View, keys: &[String]) {
         self.gone.extend(keys.iter().cloned());
         self.check(world);
     }
 
     /// Everything that is reachable: 10, 11, 12, 13, 14, 20, 9 (contiguous).
-    pub fn check(&mut self, world: &World) {
+    pub fn check(&mut self, world: &dyn View) {
+        self.look(world, true);
+    }
+
+    /// As [`Self::check`]. Objects go only by deletes, which look at `all` that any snapshot names; other writes at what is new.
+    fn look(&mut self, world: &dyn View, all: bool) {
         let Some(pointer) = self.read_pointer(world) else { return };
         let ids = self.snapshot_ids(world);
         let current: Vec<SnapshotId> = ids.iter().copied().filter(|id| *id >= pointer.earliest).collect();
@@ -271,8 +298,11 @@ impl Monitor {
             invariant!(ids.contains(&SnapshotId(latest)), "10: LATEST {latest} is gone");
         }
         for id in current {
-            if let Some(snapshot) = self.snapshot(world, id) {
+            if (all || !self.seen.contains(&id))
+                && let Some(snapshot) = self.snapshot(world, id)
+            {
                 self.reachable(world, &snapshot);
+                self.seen.insert(id);
             }
         }
         let current = pointer.snapshot.filter(|_| pointer.state != TableState::Forked);
@@ -285,7 +315,7 @@ impl Monitor {
     }
 
     /// 11: the objects that a snapshot names are there, with the sizes on record. True if it was seen for the first time.
-    fn reachable(&mut self, world: &World, snapshot: &Snapshot) -> bool {
+    fn reachable(&mut self, world: &dyn View, snapshot: &Snapshot) -> bool {
         let name = format!("{} {}", snapshot.base_manifest_list, snapshot.delta_manifest_list);
         let new = !self.contents.contains_key(&name);
         if new {
@@ -298,12 +328,24 @@ impl Monitor {
         new
     }
 
+    /// Live files of a snapshot.
+    pub fn live_files(&mut self, world: &dyn View, snapshot: &Snapshot) -> Vec<ManifestEntry> {
+        self.reachable(world, snapshot);
+        self.live(snapshot).live.files().cloned().collect()
+    }
+
+    /// Entries of all manifests of a list.
+    pub fn entries(&mut self, world: &dyn View, list: &str) -> Vec<ManifestEntry> {
+        let metas = self.list(world, list);
+        metas.iter().flat_map(|meta| self.manifest(world, meta).as_ref().clone()).collect()
+    }
+
     fn live(&self, snapshot: &Snapshot) -> Arc<Content> {
         let name = format!("{} {}", snapshot.base_manifest_list, snapshot.delta_manifest_list);
         self.contents.get(&name).cloned().unwrap_or_default()
     }
 
-    fn read(&mut self, world: &World, snapshot: &Snapshot) -> Content {
+    fn read(&mut self, world: &dyn View, snapshot: &Snapshot) -> Content {
         let lists = [
             (&snapshot.base_manifest_list, snapshot.base_manifest_list_size),
             (&snapshot.delta_manifest_list, snapshot.delta_manifest_list_size),
@@ -327,13 +369,13 @@ impl Monitor {
         Content { keys, live }
     }
 
-    fn exists(&self, world: &World, key: &str, size: Option<i64>) {
-        let found = world.objects.get(key).map(|o| i64::try_from(o.body.len()).unwrap_or(0));
+    fn exists(&self, world: &dyn View, key: &str, size: Option<i64>) {
+        let found = world.object(key).map(|o| i64::try_from(o.len()).unwrap_or(0));
         let fits = found.is_some_and(|f| size.is_none_or(|s| s == f));
         invariant!(fits, "11/12: {key} has {found:?} bytes, {size:?} on record, deleted: {}", self.gone.contains(key));
     }
 
-    fn tip(&self, world: &World, snapshot: &Snapshot, live: &Live) {
+    fn tip(&self, world: &dyn View, snapshot: &Snapshot, live: &Live) {
         let overlap = conflict::overlap(&self.context, live.files());
         invariant!(overlap.is_none(), "13: in snapshot {}: {overlap:?}", snapshot.id);
         let mut seen = BTreeSet::new();
@@ -345,8 +387,32 @@ impl Monitor {
         }
     }
 
+    /// A staged item was written: an answer is one of something committed and published (5), and no item grows too large.
+    pub(crate) fn staged(&mut self, world: &dyn View, before: Option<&ItemRecord>, after: &ItemRecord) {
+        let size = crate::pointer::record_bytes(&after.attributes);
+        invariant!(size <= staged::STAGED_BYTES, "22: a staged item of {size} bytes");
+        let (Some(before), Some(after)) = (before.and_then(Staged::from_record), Staged::from_record(after)) else {
+            return;
+        };
+        let State::Committed { snapshot, rev } = after.state else { return };
+        let Some(pointer) = self.read_pointer(world) else { panic!("answered without a pointer") };
+        invariant!(rev <= pointer.rev, "5: answered with revision {rev}, the pointer is at {}", pointer.rev);
+        let there = snapshot.is_none_or(|id| self.snapshot(world, id).is_some() || id < pointer.earliest);
+        invariant!(there, "5: snapshot {snapshot:?} answered, not published");
+        let packed = match before.state {
+            State::Pending(staged::Content::Inline(packed)) if before.id == after.id => Some(packed),
+            State::Pending(staged::Content::Object(name)) if before.id == after.id => {
+                world.object(&self.context.key(&name))
+            }
+            _ => None,
+        };
+        if let Some(change) = packed.and_then(|packed| staged::unpack(&packed).ok()) {
+            self.answered(world, &change, &Outcome::Committed { snapshot, rev, already: false });
+        }
+    }
+
     /// A machine answered: 5 and 7.
-    pub fn answered(&mut self, world: &World, change: &Change, outcome: &Outcome) {
+    pub fn answered(&mut self, world: &dyn View, change: &Change, outcome: &Outcome) {
         let names = change.files.iter().filter(|e| e.kind == FileKind::Add).map(|e| e.file.file_name.clone());
         match outcome {
             Outcome::Unknown { .. } => {}
@@ -358,15 +424,9 @@ impl Monitor {
             }
             Outcome::Committed { .. } => {
                 let Some(pointer) = self.read_pointer(world) else { panic!("committed without a pointer") };
-                let mut checkpoints = pointer.checkpoints.clone();
-                let packed = checkpoints.packed_object().map(str::to_owned);
-                if let Some(name) = packed
-                    && let Some(object) = world.objects.get(&self.context.key(&name))
-                {
-                    checkpoints.load_others(Checkpoints::unpack_others(&name, &object.body).unwrap_or_default());
-                }
                 for range in &change.ranges {
-                    invariant!(checkpoints.fit(range) == RangeFit::Covered, "5: {range:?} acknowledged, not covered");
+                    let covered = self.position(world, &pointer, &range.shard) >= Some(range.to);
+                    invariant!(covered, "5: {range:?} acknowledged, not covered");
                 }
                 let Outcome::Committed { snapshot: Some(id), .. } = outcome else { return };
                 let published = self.snapshot(world, *id);
@@ -379,8 +439,24 @@ impl Monitor {
         }
     }
 
+    /// How far a shard is covered, its packed object read once.
+    fn position(&mut self, world: &dyn View, pointer: &Pointer, shard: &ShardId) -> Option<Position> {
+        match pointer.checkpoints.get(shard) {
+            Lookup::Found(checkpoint) => return Some(checkpoint.position),
+            Lookup::Absent => return None,
+            Lookup::NotLoaded => {}
+        }
+        let name = pointer.checkpoints.packed_object()?;
+        if self.packed.0 != name {
+            let body = world.object(&self.context.key(name)).unwrap_or_default();
+            let others = Checkpoints::unpack_others(name, &body).unwrap_or_else(|e| panic!("{name}: {e}"));
+            self.packed = (name.to_owned(), others);
+        }
+        self.packed.1.get(shard).map(|checkpoint| checkpoint.position)
+    }
+
     /// Newest row of each key in the current snapshot: compared with an oracle by the caller (1, 2).
-    pub fn newest(&mut self, world: &World) -> BTreeMap<i32, Row> {
+    pub fn newest(&mut self, world: &dyn View) -> BTreeMap<i32, Row> {
         let mut newest: BTreeMap<i32, Row> = BTreeMap::new();
         let Some(snapshot) = self.read_pointer(world).and_then(|p| p.snapshot) else { return newest };
         self.reachable(world, &snapshot);
@@ -407,20 +483,19 @@ impl Monitor {
         &self.newest
     }
 
-    fn rows(&self, world: &World, entry: &ManifestEntry) -> Vec<Row> {
+    fn rows(&self, world: &dyn View, entry: &ManifestEntry) -> Vec<Row> {
         let key = codec::bucket_file(&self.context, entry, &entry.file.file_name).unwrap_or_else(|e| panic!("{e}"));
-        world.objects.get(&key).map(|o| fixture::rows(&o.body)).unwrap_or_default()
+        world.object(&key).map(|o| world.rows(entry, &o)).unwrap_or_default()
     }
 
     /// Ids of the snapshots that are there.
     #[must_use]
-    pub fn snapshot_ids(&self, world: &World) -> Vec<SnapshotId> {
+    pub fn snapshot_ids(&self, world: &dyn View) -> Vec<SnapshotId> {
         let location = &self.context.location;
         let mut ids: Vec<SnapshotId> = world
-            .objects
-            .range(location.snapshot_prefix()..)
-            .take_while(|(key, _)| key.starts_with(&location.snapshot_prefix()))
-            .filter_map(|(key, _)| match location.parse(None, key) {
+            .keys(&location.snapshot_prefix())
+            .iter()
+            .filter_map(|key| match location.parse(None, key) {
                 ObjectName::Snapshot(id) => Some(id),
                 _ => None,
             })
@@ -431,24 +506,24 @@ impl Monitor {
 
     /// A published snapshot.
     #[must_use]
-    pub fn snapshot(&self, world: &World, id: SnapshotId) -> Option<Snapshot> {
+    pub fn snapshot(&self, world: &dyn View, id: SnapshotId) -> Option<Snapshot> {
         let key = self.context.location.snapshot(id);
-        let object = world.objects.get(&key)?;
-        Some(codec::decode_snapshot(&key, &object.body).unwrap_or_else(|e| panic!("{e}")))
+        let object = world.object(&key)?;
+        Some(codec::decode_snapshot(&key, &object).unwrap_or_else(|e| panic!("{e}")))
     }
 
-    fn list(&mut self, world: &World, name: &str) -> Arc<Vec<ManifestFileMeta>> {
+    fn list(&mut self, world: &dyn View, name: &str) -> Arc<Vec<ManifestFileMeta>> {
         let key = self.context.location.manifest(name);
-        let Some(object) = world.objects.get(&key) else { panic!("invariant 11: {key} is not there") };
-        let read = || Arc::new(codec::decode_list(&key, &object.body).unwrap_or_else(|e| panic!("{e}")));
+        let Some(object) = world.object(&key) else { panic!("invariant 11: {key} is not there") };
+        let read = || Arc::new(codec::decode_list(&key, &object).unwrap_or_else(|e| panic!("{e}")));
         self.lists.entry(key.clone()).or_insert_with(read).clone()
     }
 
-    fn manifest(&mut self, world: &World, meta: &ManifestFileMeta) -> Arc<Vec<ManifestEntry>> {
+    fn manifest(&mut self, world: &dyn View, meta: &ManifestFileMeta) -> Arc<Vec<ManifestEntry>> {
         let key = self.context.location.manifest(&meta.file_name);
         self.exists(world, &key, Some(meta.file_size));
-        let Some(object) = world.objects.get(&key) else { panic!("invariant 11: {key} is not there") };
-        let read = || Arc::new(codec::decode_manifest(&key, &object.body).unwrap_or_else(|e| panic!("{e}")));
+        let Some(object) = world.object(&key) else { panic!("invariant 11: {key} is not there") };
+        let read = || Arc::new(codec::decode_manifest(&key, &object).unwrap_or_else(|e| panic!("{e}")));
         let entries = self.manifests.entry(key.clone()).or_insert_with(read).clone();
         let counts = (count(&entries, FileKind::Add), count(&entries, FileKind::Delete));
         invariant!(counts == (meta.num_added_files, meta.num_deleted_files), "20: counts of {key}");

@@ -13,14 +13,14 @@ use super::{
     world::{Faults, World},
 };
 use crate::{
-    changes::{Change, ChangeKind, Conflict, Outcome},
+    changes::{Change, ChangeKind, CommitReport, Conflict, Outcome},
     checkpoint::Lookup,
     context::TableContext,
     error::{CommitError, ErrorKind},
     io::{ItemName, Machine, Reply, Step},
     manifests::Scope,
     pointer::Pointer,
-    protocol::{self, ExpireOptions, Expired, SweepOptions, Swept},
+    protocol::{self, ExpireOptions, Expired, Folds, SweepOptions, Swept},
 };
 
 /// What is run.
@@ -41,7 +41,8 @@ pub struct Plan {
 }
 
 enum Running {
-    Commit(Machine<Outcome>, Change),
+    Commit(Machine<CommitReport>, Change),
+    Fold(Machine<Folds>),
     Expire(Machine<Expired>),
     Sweep(Machine<Swept>),
 }
@@ -69,6 +70,10 @@ pub struct Summary {
     pub swept: usize,
     /// Compactions among the commits.
     pub compacted: u64,
+    /// Commits that were staged.
+    pub staged: u64,
+    /// Staged changes committed by a lease holder.
+    pub folded: u64,
     /// The last snapshot.
     pub snapshots: i64,
 }
@@ -162,12 +167,19 @@ impl Run<'_> {
             change.files.clear(); // everything went to quarantine
             change.ranges.iter_mut().for_each(|r| r.first_sequence = None);
         }
-        let machine = protocol::commit_on(self.context, change.clone(), self.planned_on());
-        self.push(Running::Commit(machine, change), Some(n));
+        self.push_commit(change, Some(n));
+    }
+
+    /// A commit with much patience, or with so little that its outcome may stay unknown.
+    fn push_commit(&mut self, change: Change, shard: Option<u32>) {
+        let patience = if self.random.per_mille(300) { 20 + self.random.below(2_000) } else { 60_000 };
+        let until = self.world.now_ms + i64::try_from(patience).unwrap_or(0);
+        let machine = protocol::commit_until(self.context, change.clone(), self.planned_on(), until);
+        self.push(Running::Commit(machine, change), shard);
     }
 
     fn spawn_other(&mut self) {
-        match self.random.below(4) {
+        match self.random.below(5) {
             0 | 1 if self.plan.compactor => self.spawn_compaction(),
             2 if self.plan.maintenance => {
                 let options =
@@ -180,6 +192,7 @@ impl Run<'_> {
                     SweepOptions { older_than_ms: 100, clock_skew_ms: 10, dry_run: false, ..SweepOptions::default() };
                 self.push(Running::Sweep(protocol::sweep(self.context, options)), None);
             }
+            4 if self.plan.maintenance => self.push(Running::Fold(protocol::fold_staged(self.context)), None),
             _ => {}
         }
     }
@@ -204,8 +217,7 @@ impl Run<'_> {
         let level = Level(1 + i32::try_from(self.random.below(5)).unwrap_or(0));
         let name = format!("compaction {}", self.batches);
         let change = fixture::compaction(&mut self.world, self.context, &name, &inputs, level);
-        let machine = protocol::commit_on(self.context, change.clone(), self.planned_on());
-        self.push(Running::Commit(machine, change), None);
+        self.push_commit(change, None);
     }
 
     /// The pointer of now, which is an old one by the time that the commit looks at it, or none.
@@ -247,6 +259,10 @@ impl Run<'_> {
                     self.committed(&change, result);
                 }
             },
+            Running::Fold(machine) => match machine.resume(reply) {
+                Step::Do(request) => return keep(&mut actor.request, request),
+                Step::Done(result) => self.summary.folded += benign(result).map_or(0, |f| f.folded),
+            },
             Running::Expire(machine) => match machine.resume(reply) {
                 Step::Do(request) => return keep(&mut actor.request, request),
                 Step::Done(result) => self.summary.expired += benign(result).map_or(0, |e| e.snapshots.len()),
@@ -259,8 +275,11 @@ impl Run<'_> {
         true
     }
 
-    fn committed(&mut self, change: &Change, result: Result<Outcome, CommitError>) {
-        let Some(outcome) = benign(result) else { return };
+    fn committed(&mut self, change: &Change, result: Result<CommitReport, CommitError>) {
+        let Some(report) = benign(result) else { return };
+        self.summary.staged += u64::from(report.staged);
+        self.summary.folded += report.folded;
+        let outcome = report.outcome;
         self.world.watch(|monitor, world| monitor.answered(world, change, &outcome));
         match outcome {
             Outcome::Committed { already, .. } => {

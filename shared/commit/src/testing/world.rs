@@ -6,13 +6,20 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use siltstone_format::manifest::ManifestEntry;
 
-use super::{Random, explore::Digest, monitor::Monitor};
+use super::{
+    Random,
+    explore::Digest,
+    fixture::{self, Row},
+    monitor::{Monitor, View},
+};
 use crate::{
     context::TableContext,
     error::CommitError,
     io::{
-        Effect, Failure, FailureKind, ItemName, ItemRecord, Machine, Object, ObjectHead, PutMode, Reply, Request, Step,
+        Effect, Failure, FailureKind, ItemName, ItemRecord, Machine, Object, ObjectHead, PutMode, Reply, Request,
+        StagedName, Step,
     },
 };
 
@@ -206,7 +213,7 @@ impl World {
     }
 
     fn faulty(&mut self, effect: &Effect) -> Option<Reply> {
-        if matches!(effect, Effect::Now | Effect::Uuid | Effect::Pause { .. }) {
+        if matches!(effect, Effect::Now | Effect::Uuid | Effect::Pause { .. } | Effect::Wait { .. }) {
             return None;
         }
         if let Some((left, fault)) = self.plan {
@@ -273,6 +280,15 @@ impl World {
                 }
                 self.set_item(*name, record)
             }
+            Effect::PutItem { name, record } => self.set_item(*name, record),
+            Effect::DeleteItem { name, expected_rev } => {
+                if self.items.get(name).map(|r| r.rev) != Some(*expected_rev) {
+                    return failed(FailureKind::PreconditionFailed);
+                }
+                self.items.remove(name);
+                Reply::Done
+            }
+            Effect::ListStaged { part, start_after, limit } => self.list_staged(*part, *start_after, *limit),
             Effect::Get { key } => self.objects.get(key).map_or(failed(FailureKind::NotFound), |o| {
                 let (body, etag) = (o.body.clone(), o.etag());
                 Reply::Object(Object { body, etag, last_modified_ms: o.last_modified_ms })
@@ -301,6 +317,10 @@ impl World {
                 self.now_ms += i64::from(*attempt) * 10;
                 Reply::Done
             }
+            Effect::Wait { ms } => {
+                self.now_ms += i64::try_from(*ms).unwrap_or(0);
+                Reply::Done
+            }
             Effect::All(_) => failed(FailureKind::Denied),
         }
     }
@@ -310,8 +330,21 @@ impl World {
         match name {
             ItemName::Pointer => self.watch(|monitor, world| monitor.pointer(world, before.as_ref(), record)),
             ItemName::Slots => self.watch(|monitor, world| monitor.slots(world, before.as_ref(), record)),
+            ItemName::Staged(_) => self.watch(|monitor, world| monitor.staged(world, before.as_ref(), record)),
+            ItemName::Lease => {}
         }
         Reply::Done
+    }
+
+    fn list_staged(&self, part: u8, start_after: Option<StagedName>, limit: usize) -> Reply {
+        let staged = self.items.iter().filter_map(|(name, record)| match name {
+            ItemName::Staged(name) if name.part() == part => Some((*name, record.clone())),
+            _ => None,
+        });
+        let mut items: Vec<_> = staged.filter(|(name, _)| start_after.is_none_or(|after| *name > after)).collect();
+        let more = items.len() > limit;
+        items.truncate(limit);
+        Reply::Items { items, more }
     }
 
     fn put_if(&mut self, key: &str, body: &Bytes, mode: &PutMode) -> Reply {
@@ -358,12 +391,33 @@ impl World {
     }
 }
 
+impl View for World {
+    fn object(&self, key: &str) -> Option<Bytes> {
+        self.objects.get(key).map(|o| o.body.clone())
+    }
+
+    fn keys(&self, prefix: &str) -> Vec<String> {
+        let from = self.objects.range(prefix.to_owned()..);
+        from.map(|(key, _)| key.clone()).take_while(|key| key.starts_with(prefix)).collect()
+    }
+
+    fn pointer(&self) -> Option<ItemRecord> {
+        self.items.get(&ItemName::Pointer).cloned()
+    }
+
+    fn rows(&self, _: &ManifestEntry, body: &Bytes) -> Vec<Row> {
+        fixture::rows(body)
+    }
+}
+
 pub(super) fn is_write(effect: &Effect) -> bool {
     matches!(
         effect,
         Effect::Put { .. }
             | Effect::SwapItem { .. }
             | Effect::CreateItem { .. }
+            | Effect::PutItem { .. }
+            | Effect::DeleteItem { .. }
             | Effect::Delete { .. }
             | Effect::Copy { .. }
     )

@@ -215,6 +215,16 @@ fn decompress(compression: Compression, body: &[u8]) -> std::result::Result<Vec<
     }
 }
 
+/// Compresses rows that stand outside of a file.
+pub(crate) fn pack_block(rows: &[u8]) -> Result<Vec<u8>> {
+    compress(Compression::Zstandard, rows).map_err(|e| FormatError::invalid("packed rows", e.to_string()))
+}
+
+/// Opens what [`pack_block`] made.
+pub(crate) fn unpack_block(object: &str, bytes: &[u8]) -> Result<Vec<u8>> {
+    decompress(Compression::Zstandard, bytes).map_err(|e| FormatError::corrupt(object, format!("packed rows: {e}")))
+}
+
 fn read_bounded(reader: impl Read) -> std::result::Result<Vec<u8>, String> {
     let mut out = Vec::new();
     reader.take(MAX_BLOCK_BYTES as u64 + 1).read_to_end(&mut out).map_err(|e| e.to_string())?;

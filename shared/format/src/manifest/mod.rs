@@ -13,7 +13,7 @@ pub(crate) mod tests;
 
 pub use self::{
     codec::MAX_ROWS,
-    entry::{decode_manifest, encode_manifest, encode_manifest_with},
+    entry::{decode_manifest, encode_manifest, encode_manifest_with, pack_entries, unpack_entries},
     index::{IndexFile, decode_index_manifest},
     list::{decode_manifest_list, encode_manifest_list, encode_manifest_list_with},
 };

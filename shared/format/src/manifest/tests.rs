@@ -71,6 +71,30 @@ fn meta(i: i64) -> ManifestFileMeta {
 }
 
 #[test]
+fn packed_entries_survive_a_round_trip_and_one_takes_little_room() {
+    let entries: Vec<_> = (0..1000).map(entry).collect();
+    assert_eq!(unpack_entries("item", &pack_entries(&entries).unwrap()).unwrap(), entries);
+    assert_eq!(unpack_entries("item", &pack_entries(&[]).unwrap()).unwrap(), []);
+    let one = pack_entries(&entries[..1]).unwrap();
+    assert!(one.len() < 250, "{}", one.len());
+}
+
+#[test]
+fn packed_entries_that_are_cut_or_of_another_layout_are_refused() {
+    let entries: Vec<_> = (0..3).map(entry).collect();
+    let bytes = pack_entries(&entries).unwrap();
+    for end in 0..bytes.len() {
+        assert!(unpack_entries("item", &bytes[..end]).is_err(), "cut at {end}");
+    }
+    let mut other = bytes.clone();
+    other[0] = 2;
+    assert!(unpack_entries("item", &other).unwrap_err().to_string().contains("unknown version"));
+    other = bytes;
+    other[1] += 2;
+    assert!(unpack_entries("item", &other).is_err(), "one entry more than there is");
+}
+
+#[test]
 fn manifest_survives_a_round_trip_with_every_codec() {
     let entries: Vec<_> = (0..1000).map(entry).collect();
     for codec in [Compression::None, Compression::Deflate, Compression::Zstandard, Compression::Snappy] {

@@ -128,6 +128,14 @@ fn scenarios() -> Vec<(&'static str, Scenario)> {
     all.push(("restore an old pointer", Scenario::new((context, world), restore)));
 
     all.push(("repair a fork", Scenario::new(forked(), repair_fork)));
+    all.push(("commit under contention", contended()));
+    let (context, mut world) = grown();
+    let gap = fixture::append(50, Some(3), 5, Vec::new(), world.now_ms);
+    world.now_ms += 1;
+    all.push((
+        "refusal of a change that may be staged",
+        Scenario::new((context, world), move |c| commit(c, gap.clone())),
+    ));
     all.push(("reserve a slot", Scenario::new(grown(), |c| reserve_slot(c, fixture::shard(7)))));
 
     let (context, mut world) = grown();
@@ -139,6 +147,41 @@ fn scenarios() -> Vec<(&'static str, Scenario)> {
     commit_ok(&mut world, &context, child);
     all.push(("free the slot of a closed shard", Scenario::new((context, world), release_slots)));
     all
+}
+
+/// A writer with a large change on a busy table; dead writers have left a change by reference, a compaction, one that does not apply, and
+/// old answers.
+fn contended() -> Scenario {
+    let (context, mut world) = group::busy_table();
+    let answered = fixture::append(39, None, 1, Vec::new(), 0);
+    group::leave_staged(&mut world, &answered);
+    let name = crate::io::ItemName::Staged(crate::staged::name_of(&answered));
+    let mut old = crate::staged::Staged::from_record(&world.items[&name]).unwrap();
+    (old.at_ms, old.state) = (0, crate::staged::State::Released);
+    world.items.insert(name, old.to_record(1));
+    let compact = compaction(&mut world, &context, 0, "staged");
+    group::leave_staged(&mut world, &compact);
+    let large = fixture::batch(&mut world, &context, 40, None, 3, ZERO);
+    group::leave_large(&mut world, &context, &large);
+    group::leave_staged(&mut world, &fixture::append(41, Some(3), 5, Vec::new(), 0));
+    let mut change = fixture::batch(&mut world, &context, 42, None, 8, ZERO);
+    let last = change.ranges[0].last_sequence;
+    for position in 9..25 {
+        let row = Row { key: 4, sequence: last.0 + position, shard: 42, position: position.unsigned_abs() };
+        change.files.push(fixture::data_file(&mut world, &context, None, 0, 0, &[row]));
+    }
+    change.ranges[0].to = 24.into();
+    change.ranges[0].last_sequence = SequenceNumber(last.0 + 24);
+    let planned = pointer(&world);
+    let run = move |context: &TableContext, world: &mut World| {
+        let until = world.now_ms + 60_000;
+        let result = world.run(commit_until(context, change.clone(), Some(planned.clone()), until))?;
+        if let Ok(report) = &result {
+            world.watch(|monitor, world| monitor.answered(world, &change, &report.outcome));
+        }
+        Some(result.map(|report| assert!(matches!(report.outcome, Outcome::Committed { .. }), "{report:?}")))
+    };
+    Scenario { context, world, run: Box::new(run) }
 }
 
 /// After whatever happened: the same run again succeeds, another writer goes on, and nothing is broken or lost.

@@ -1,6 +1,7 @@
 //! Scenarios of the protocols on the in-memory world: one rule of architecture.md section 3 per group.
 
 mod crash;
+mod group;
 mod maintenance;
 mod random;
 mod recovery;

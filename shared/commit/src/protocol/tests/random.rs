@@ -23,6 +23,8 @@ fn seeds(from: u64, count: u64, plan: &Plan) -> Summary {
         total.expired += one.expired;
         total.swept += one.swept;
         total.compacted += one.compacted;
+        total.staged += one.staged;
+        total.folded += one.folded;
         total.snapshots += one.snapshots;
     }
     total
@@ -42,11 +44,19 @@ fn interleavings_with_crashes_zombies_and_lost_answers_break_no_invariant() {
 }
 
 #[test]
+fn eight_writers_that_stage_and_fold_among_crashes_and_zombies_break_no_invariant() {
+    let faults = Faults { throttle: 20, conflict: 20, lost_answer: 20, lost_request: 10, late: 15 };
+    let total = seeds(20_000, 15, &Plan { writers: 8, positions: 8, faults, crash: 10, ..plan() });
+    assert!(total.staged > 100 && total.folded > 100 && total.crashed > 5, "{total:?}");
+}
+
+#[test]
 #[ignore = "some minutes: thousands of seeds, before a release and after a change of a protocol"]
 fn thousands_of_seeds_break_no_invariant() {
     let faults = Faults { throttle: 20, conflict: 20, lost_answer: 20, lost_request: 10, late: 15 };
     seeds(1_000_000, 2_000, &plan());
     seeds(2_000_000, 2_000, &Plan { faults, crash: 10, ..plan() });
+    seeds(3_000_000, 1_000, &Plan { writers: 8, positions: 8, faults, crash: 10, ..plan() });
 }
 
 #[test]

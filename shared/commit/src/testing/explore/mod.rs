@@ -332,7 +332,7 @@ impl<'a> Round<'a> {
         let Some(effect) = parts(&request.effect).get(part) else { return };
         let lost = || Reply::Failed(Failure::new(FailureKind::Unknown, "no answer"));
         let reply = match (effect, fault) {
-            (Effect::Pause { .. }, _) => Reply::Done,
+            (Effect::Pause { .. } | Effect::Wait { .. }, _) => Reply::Done,
             (Effect::Uuid, _) => Reply::Uuid(uuid(actor, self.histories[actor].at(place).uuids)),
             (_, Fault::None) => apply(state, effect),
             (_, Fault::LostRequest) => lost(),

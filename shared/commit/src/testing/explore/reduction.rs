@@ -11,7 +11,7 @@ use siltstone_format::path::ObjectName;
 
 use crate::{
     context::TableContext,
-    io::{Effect, FailureKind, PutMode, Reply},
+    io::{Effect, FailureKind, ItemName, PutMode, Reply, staged_suffix},
 };
 
 /// Who is told to have done a write that arrived late: nobody, since it has no order even with its own author.
@@ -48,7 +48,8 @@ impl Shared {
     /// True if the effect may be performed as soon as its actor asks for it.
     pub(super) fn quiet(&self, context: &TableContext, effect: &Effect) -> bool {
         match effect {
-            Effect::Now | Effect::Uuid | Effect::Pause { .. } => true,
+            Effect::Now | Effect::Uuid | Effect::Pause { .. } | Effect::Wait { .. } => true,
+            Effect::ListStaged { part, .. } => !self.loud.contains(&staged_suffix(*part)),
             Effect::Get { key } | Effect::Head { key } => !self.loud.contains(key),
             Effect::List { prefix, .. } => !self.loud.contains(prefix),
             Effect::Put { key, mode: PutMode::Overwrite, .. } => self.quiet_write(context, key),
@@ -88,6 +89,15 @@ impl Shared {
                 self.note_write(to, me, quiet);
             }
             Effect::Delete { keys } => keys.iter().for_each(|key| self.note_write(key, me, false)),
+            Effect::ListStaged { part, .. } if quiet => self.of(&staged_suffix(*part)).quiet_readers |= me,
+            Effect::CreateItem { name, .. }
+            | Effect::SwapItem { name, .. }
+            | Effect::PutItem { name, .. }
+            | Effect::DeleteItem { name, .. } => {
+                if let ItemName::Staged(staged) = name {
+                    self.note_write(&staged_suffix(staged.part()), me, false);
+                }
+            }
             _ => {}
         }
     }

@@ -16,7 +16,7 @@ use super::{
     history::{Answer, running},
 };
 use crate::{
-    changes::{Change, ChangeId, ChangeKind},
+    changes::{Change, ChangeId, ChangeKind, CommitReport},
     codec,
     context::{Authority, TableContext},
     error::ErrorKind,
@@ -104,7 +104,9 @@ impl Scenario {
 
     fn commits(self, name: &str, change: Change) -> Self {
         let committed = change.clone();
-        let mut with = self.with(name, Answer::Outcome, move |c| protocol::commit(c, committed.clone()));
+        // Without patience it races to the end: the clock stands still here, and waiting would never be over.
+        let race = move |c: &TableContext| protocol::commit_until(c, committed.clone(), None, 0);
+        let mut with = self.with(name, |report: CommitReport| Answer::Outcome(report.outcome), race);
         if let Some(actor) = with.actors.last_mut() {
             actor.change = Some(change);
         }
