@@ -211,6 +211,8 @@ mod tests {
             for (n, bucket) in [(4, four), (7, seven)] {
                 let bucketer = Bucketer::new(types.clone(), BucketFunction::Murmur, n).unwrap();
                 assert_eq!(bucketer.bucket(&key).unwrap(), Bucket(bucket), "{name} {key:?} {n}");
+                let row = encode_row(&key, &types).unwrap();
+                assert_eq!(bucketer.bucket_of_row("m", &row).unwrap(), Bucket(bucket), "{name} {key:?} {n}");
             }
         }
         let types = vec![DataType::parse("INT").unwrap(), DataType::parse("STRING").unwrap()];
@@ -226,6 +228,8 @@ mod tests {
         let bucketer = Bucketer::new(vec![DataType::parse("INT").unwrap()], BucketFunction::Mod, 5).unwrap();
         let bucket = |v| bucketer.bucket(&[Value::Int(v)]).unwrap().0;
         assert_eq!((bucket(7), bucket(-1), bucket(-5), bucket(i32::MIN)), (2, 4, 0, 2));
+        let row = encode_row(&[Value::Int(-1)], &[DataType::parse("INT").unwrap()]).unwrap();
+        assert_eq!((bucketer.bucket_of_row("m", &row).unwrap(), bucketer.buckets()), (Bucket(4), 5));
         assert_eq!(bucket_of_mod(i64::MIN, 5), Bucket(2));
         assert!(Bucketer::new(vec![DataType::parse("STRING").unwrap()], BucketFunction::Mod, 5).is_err());
         assert!(Bucketer::new(vec![], BucketFunction::Murmur, 0).is_err());
@@ -235,6 +239,31 @@ mod tests {
     fn smallest_hash_has_a_bucket() {
         assert_eq!(bucket_of_hash(i32::MIN, 7), Bucket(2));
         assert_eq!(bucket_of_hash(i32::MIN, 1), Bucket(0));
+    }
+
+    #[test]
+    fn no_bucket_counts_as_one() {
+        for none in [0, -1, i32::MIN] {
+            assert_eq!((bucket_of_hash(7, none), bucket_of_mod(7, none)), (Bucket(0), Bucket(0)));
+        }
+    }
+
+    #[test]
+    fn keys_of_another_type_have_no_bucket() {
+        let text = || Value::String("a".into());
+        let cases: [(&[&str], &[Value]); 6] = [
+            (&["BIGINT"], &[Value::Int(1)]),
+            (&["INT"], &[Value::BigInt(1)]),
+            (&["BYTES"], &[text()]),
+            (&["INT", "INT"], &[Value::Int(1)]),
+            (&["STRING", "INT"], &[text()]),
+            (&["INT"], &[]),
+        ];
+        for (types, key) in cases {
+            let parsed = types.iter().map(|text| DataType::parse(text).unwrap()).collect();
+            let bucketer = Bucketer::new(parsed, BucketFunction::Murmur, 4).unwrap();
+            assert!(bucketer.bucket(key).is_err(), "{types:?} {key:?}");
+        }
     }
 
     proptest! {

@@ -209,7 +209,6 @@ impl TableLocation {
             Some((directory @ ("schema" | "snapshot" | "manifest" | "index" | "statistics" | "tag"), name)) => {
                 table_object(directory, name)
             }
-            Some(("branch" | "consumer" | "changelog", _)) => ObjectName::Other,
             _ => bucket_object(data_directory, path).unwrap_or(ObjectName::Other),
         }
     }
@@ -298,7 +297,17 @@ mod tests {
         assert_eq!(t.root(), "wh/db.db/t");
         assert_eq!(TableLocation::in_warehouse("", "db", "t").unwrap().root(), "db.db/t");
         assert_eq!(t.schema(SchemaId(0)), "wh/db.db/t/schema/schema-0");
+        assert_eq!(t.schema_prefix(), "wh/db.db/t/schema/schema-");
         assert_eq!(t.snapshot(SnapshotId(7)), "wh/db.db/t/snapshot/snapshot-7");
+        assert_eq!(t.snapshot_prefix(), "wh/db.db/t/snapshot/snapshot-");
+        assert_eq!(t.latest_hint(), "wh/db.db/t/snapshot/LATEST");
+        assert_eq!(t.earliest_hint(), "wh/db.db/t/snapshot/EARLIEST");
+        assert_eq!(t.manifest("manifest-a-0"), "wh/db.db/t/manifest/manifest-a-0");
+        assert_eq!(t.manifest_prefix(), "wh/db.db/t/manifest/");
+        assert_eq!(t.index("index-a-0"), "wh/db.db/t/index/index-a-0");
+        assert_eq!(t.statistics("stat-a-0"), "wh/db.db/t/statistics/stat-a-0");
+        assert_eq!((t.tag("v1"), t.tag_prefix()), ("wh/db.db/t/tag/tag-v1".into(), "wh/db.db/t/tag/tag-".into()));
+        assert_eq!(t.consumer_prefix(), "wh/db.db/t/consumer/consumer-");
         assert_eq!(t.bucket_file(None, "", Bucket(3), "data-a-0.parquet"), "wh/db.db/t/bucket-3/data-a-0.parquet");
         assert_eq!(t.bucket_file(Some("data"), "dt=1/", Bucket(0), "f"), "wh/db.db/t/data/dt=1/bucket-0/f");
         assert_eq!(t.bucket_directory(None, "", POSTPONE_BUCKET), "wh/db.db/t/bucket-postpone");
@@ -307,7 +316,9 @@ mod tests {
                 && TableLocation::new("/").is_err()
                 && TableLocation::new("a/../b").is_err()
         );
-        assert!(TableLocation::in_warehouse("w", "a/b", "t").is_err());
+        assert!(
+            TableLocation::in_warehouse("w", "a/b", "t").is_err() && TableLocation::in_warehouse("w", "", "t").is_err()
+        );
     }
 
     #[test]
@@ -337,12 +348,20 @@ mod tests {
             assert_eq!(t.parse(None, &format!("wh/db.db/t/{path}")), expected, "{path}");
         }
         assert_eq!(t.parse(Some("data"), "wh/db.db/t/data/bucket-0/f.parquet"), file("", 0));
+        assert_eq!(t.parse(Some("/"), "wh/db.db/t/bucket-0/f.parquet"), file("", 0));
     }
 
     #[test]
     fn leftovers_of_other_engines_are_never_objects_of_the_table() {
         for path in [
             "snapshot/",
+            "index/",
+            "index/x/a",
+            "statistics/",
+            "manifest/",
+            "manifest/x-1",
+            "branch/branch-b/bucket-0/f",
+            "changelog/changelog-1",
             "snapshot/.snapshot-2.aa.tmp",
             "snapshot/snapshot-2.tmp-aa",
             "snapshot/snapshot-1aa.tmp",
@@ -367,6 +386,15 @@ mod tests {
         }
         assert_eq!(table().parse(None, "wh/db.db/t2/snapshot/snapshot-1"), ObjectName::Other);
         assert_eq!(table().parse(Some("data"), "wh/db.db/t/bucket-0/f"), ObjectName::Other);
+    }
+
+    #[test]
+    fn names_of_schemas_are_told_from_others() {
+        assert_eq!(
+            (parse_schema_name("schema-0"), parse_schema_name("schema-12")),
+            (Some(SchemaId(0)), Some(SchemaId(12)))
+        );
+        assert_eq!((parse_schema_name("schema-01"), parse_schema_name("snapshot-1")), (None, None));
     }
 
     #[test]

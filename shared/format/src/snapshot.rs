@@ -118,10 +118,12 @@ fn sum_of(bytes: &[u8], digits: &std::ops::Range<usize>) -> String {
     format!("{:08x}", sum.finalize())
 }
 
-/// Whether a snapshot object carries its checksum, as all of ours do.
+/// Whether a snapshot object carries a checksum, as all of ours do, and what other engines copy of them: tags in a layout of their own, where
+/// it says nothing about the bytes.
 #[must_use]
 pub fn is_sealed(bytes: &[u8]) -> bool {
-    digits_in(bytes).is_some()
+    let key = format!("\"{SUM}\"");
+    bytes.windows(key.len()).any(|window| window == key.as_bytes())
 }
 
 fn current_version() -> i32 {
@@ -308,6 +310,31 @@ mod tests {
         }
         let pretty = serde_json::to_vec_pretty(&serde_json::from_slice::<serde_json::Value>(&sealed).unwrap()).unwrap();
         assert_eq!(Snapshot::from_json("t/tag/tag-v1", &pretty).unwrap(), snapshot);
+        assert!(is_sealed(&pretty));
+    }
+
+    #[test]
+    fn a_seal_that_is_cut_off_is_none() {
+        let sealed = Snapshot::from_json("t/snapshot/snapshot-7", JAVA.as_bytes()).unwrap().to_sealed_json();
+        let digits = digits_in(&sealed).unwrap();
+        assert!(is_sealed(&sealed[..digits.end]) && !is_sealed(&sealed[..digits.end - 1]));
+    }
+
+    #[test]
+    fn versions_that_are_missing_or_impossible_read_as_java_reads_them() {
+        let read =
+            |text: &str| Snapshot::from_json("snapshot-7", JAVA.replacen("\"version\" : 3,", text, 1).as_bytes());
+        assert_eq!(read("").unwrap().version, 3);
+        assert!(read("\"version\" : 0,").unwrap_err().to_string().contains("version"));
+    }
+
+    #[test]
+    fn snapshots_larger_than_any_are_refused() {
+        let padded = |length: usize| {
+            Snapshot::from_json("snapshot-7", &[JAVA.as_bytes(), &vec![b' '; length - JAVA.len()]].concat())
+        };
+        assert!(padded(MAX_SNAPSHOT_BYTES).is_ok());
+        assert!(padded(MAX_SNAPSHOT_BYTES + 1).unwrap_err().to_string().contains("more than a snapshot has"));
     }
 
     #[test]

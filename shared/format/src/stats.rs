@@ -244,6 +244,21 @@ mod tests {
         lost.null_counts[0] = None;
         ranges.add_stats("m", &lost, 1).unwrap();
         assert_eq!(ranges.finish().unwrap().null_counts, [None, Some(0)]);
+        assert!(ranges.add(&[Value::Int(1)]).is_err());
+    }
+
+    #[test]
+    fn statistics_with_one_end_only_are_unknown() {
+        let types = types(&["INT"]);
+        let row = |value: Value| encode_row(&[value], &types).unwrap();
+        for (min, max) in [(Value::Int(1), Value::Null), (Value::Null, Value::Int(1))] {
+            let mut ranges = ColumnRanges::new(&types);
+            let given = SimpleStats { min: row(min), max: row(max), null_counts: vec![Some(0)] };
+            ranges.add_stats("m", &given, 1).unwrap();
+            ranges.add(&[Value::Int(5)]).unwrap();
+            let merged = ranges.finish().unwrap();
+            assert_eq!((merged.min, merged.max), (row(Value::Null), row(Value::Null)));
+        }
     }
 
     #[test]

@@ -95,3 +95,57 @@ fn java_float_order(a: f64, b: f64) -> Ordering {
 pub fn compare_rows(a: &[Value], b: &[Value]) -> Ordering {
     a.iter().zip(b).map(|(x, y)| x.compare(y)).find(|o| *o != Ordering::Equal).unwrap_or_else(|| a.len().cmp(&b.len()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_every_type_have_the_order_of_data_files() {
+        let time = |millis, nanos| Value::Timestamp { millis, nanos };
+        let ascending = [
+            [Value::Boolean(false), Value::Boolean(true)],
+            [Value::TinyInt(-1), Value::TinyInt(0)],
+            [Value::SmallInt(-1), Value::SmallInt(0)],
+            [Value::Int(-1), Value::Int(0)],
+            [Value::Date(-1), Value::Date(0)],
+            [Value::Time(1), Value::Time(2)],
+            [Value::BigInt(-1), Value::BigInt(0)],
+            [Value::Float(-0.0), Value::Float(0.0)],
+            [Value::Float(f32::INFINITY), Value::Float(-f32::NAN)],
+            [Value::Double(-0.0), Value::Double(0.0)],
+            [Value::Double(f64::INFINITY), Value::Double(-f64::NAN)],
+            [Value::Decimal(-1), Value::Decimal(0)],
+            [Value::String("z".into()), Value::String("é".into())],
+            [Value::Bytes(vec![0x7f]), Value::Bytes(vec![0x80])],
+            [time(-1, 9), time(0, 0)],
+            [time(0, 0), time(0, 1)],
+        ];
+        for [low, high] in ascending {
+            assert_eq!(
+                (low.compare(&high), high.compare(&low)),
+                (Ordering::Less, Ordering::Greater),
+                "{low:?} {high:?}"
+            );
+            assert_eq!(
+                (low.compare(&low), high.compare(&high)),
+                (Ordering::Equal, Ordering::Equal),
+                "{low:?} {high:?}"
+            );
+            assert_eq!((Value::Null.compare(&low), low.compare(&Value::Null)), (Ordering::Less, Ordering::Greater));
+        }
+        assert_eq!(Value::Null.compare(&Value::Null), Ordering::Equal);
+        assert_eq!(Value::Double(f64::NAN).compare(&Value::Double(-f64::NAN)), Ordering::Equal);
+    }
+
+    #[test]
+    fn rows_order_by_their_first_difference_and_a_prefix_comes_first() {
+        let row = |values: &[i32]| values.iter().map(|v| Value::Int(*v)).collect::<Vec<_>>();
+        let ascending = [row(&[]), row(&[1]), row(&[1, 2]), row(&[1, 3]), row(&[2, 0])];
+        for (i, a) in ascending.iter().enumerate() {
+            for (j, b) in ascending.iter().enumerate() {
+                assert_eq!(compare_rows(a, b), i.cmp(&j), "{a:?} {b:?}");
+            }
+        }
+    }
+}

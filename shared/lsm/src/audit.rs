@@ -20,7 +20,6 @@ use siltstone_format::{
     data_file::{DataFileMeta, SimpleStats},
     id::Bucket,
     schema::TableSchema,
-    types::DataType,
     value::{Value, compare_rows},
 };
 
@@ -351,7 +350,7 @@ fn columns(
     stats: &SimpleStats,
     kind: &'static str,
 ) -> Result<Vec<Column>, String> {
-    let types: Vec<DataType> = layout.types_of(indices).into_iter().map(|t| DataType { nullable: true, ..t }).collect();
+    let types = layout.types_of(indices);
     let decode = |row, end| decode_row(end, row, &types).map_err(|e| e.to_string());
     let (min, max) = (decode(&stats.min, "minimum")?, decode(&stats.max, "maximum")?);
     if stats.null_counts.len() != indices.len() {

@@ -123,3 +123,17 @@ pub fn crc32_of(bytes: &[u8], digits_at: u64) -> u32 {
 pub(crate) fn is_ours(footer: &ParquetMetaData) -> bool {
     footer.file_metadata().created_by().is_some_and(|by| by.starts_with(CREATED_BY_ANY))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digits_stand_whole_behind_the_last_name_of_the_checksum() {
+        let named = |behind: &str| [b"siltstone.crc32\x18\x08", behind.as_bytes()].concat();
+        assert_eq!(digits_in(&named("01234567")), Some(17));
+        assert_eq!(digits_in(&named("0123456")), None);
+        assert_eq!(digits_in(&[named("01234567"), named("89abcdef")].concat()), Some(42));
+        assert_eq!(digits_in(b"siltstone.crc32\x18\x0901234567"), None);
+    }
+}

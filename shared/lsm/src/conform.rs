@@ -90,3 +90,79 @@ fn row(array: &ArrayRef, from: &DataType, to: &DataType, fields: &Fields) -> Res
         .map(|a| Arc::new(a) as ArrayRef)
         .map_err(|e| e.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{FixedSizeBinaryArray, Int32Array, Int64Array};
+    use siltstone_format::value::Value;
+
+    use super::*;
+    use crate::{
+        layout::arrow_type,
+        rows::{array_of, value_at},
+    };
+
+    fn field(data_type: &DataType) -> FieldRef {
+        Arc::new(arrow::datatypes::Field::new("c", arrow_type(data_type, 0), true))
+    }
+
+    fn sql(text: &str) -> DataType {
+        DataType::parse_sql(text).unwrap()
+    }
+
+    /// Row 0 of one value of type `from`, read as type `to`.
+    fn read_as(value: &Value, from: &DataType, to: &DataType) -> Result<Value, String> {
+        let array = array_of(&field(from), &[value]).unwrap();
+        conform(&array, from, to, &field(to)).map(|array| value_at(&array, 0))
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit_are_errors_and_never_nulls() {
+        let wide: ArrayRef = Arc::new(Int64Array::from(vec![1, 1 << 40]));
+        let int = sql("INT");
+        assert!(conform(&wide, &sql("BIGINT"), &int, &field(&int)).is_err());
+        let fits = conform(&wide.slice(0, 1), &sql("BIGINT"), &int, &field(&int)).unwrap();
+        assert_eq!(value_at(&fits, 0), Value::Int(1));
+    }
+
+    #[test]
+    fn bytes_of_a_fixed_length_read_as_text_and_as_bytes() {
+        let fixed: ArrayRef = Arc::new(FixedSizeBinaryArray::try_from_iter([b"abc"].into_iter()).unwrap());
+        for (text, value) in [("STRING", Value::String("abc".into())), ("BYTES", Value::Bytes(b"abc".to_vec()))] {
+            let wanted = sql(text);
+            assert_eq!(value_at(&conform(&fixed, &wanted, &wanted, &field(&wanted)).unwrap(), 0), value);
+        }
+    }
+
+    #[test]
+    fn nested_fields_follow_their_id_and_their_elements_widen() {
+        let row = |fields: &[(i32, &str, &str)]| {
+            let field = |(id, name, text): &(i32, &str, &str)| siltstone_format::types::RowField {
+                id: siltstone_format::id::FieldId(*id),
+                name: (*name).to_owned(),
+                data_type: sql(text),
+                description: None,
+            };
+            DataType::nullable(TypeKind::Row(fields.iter().map(field).collect()))
+        };
+        let old = row(&[(1, "a", "INT"), (2, "b", "INT")]);
+        let new = row(&[(2, "renamed", "BIGINT"), (3, "a", "STRING")]);
+        let value = Value::Row(vec![Value::Int(7), Value::Int(8)]);
+        assert_eq!(read_as(&value, &old, &new).unwrap(), Value::Row(vec![Value::BigInt(8), Value::Null]));
+        let list = Value::Array(vec![Value::Int(1), Value::Null]);
+        let wide = Value::Array(vec![Value::BigInt(1), Value::Null]);
+        assert_eq!(read_as(&list, &sql("ARRAY<INT>"), &sql("ARRAY<BIGINT>")).unwrap(), wide);
+        let map = |value| Value::Map(vec![(Value::String("k".into()), value)]);
+        let (from, to) = (sql("MAP<STRING NOT NULL, INT>"), sql("MAP<STRING NOT NULL, BIGINT>"));
+        assert_eq!(read_as(&map(Value::Int(1)), &from, &to).unwrap(), map(Value::BigInt(1)));
+    }
+
+    #[test]
+    fn a_column_that_is_no_row_is_refused() {
+        let plain: ArrayRef = Arc::new(Int32Array::from(vec![1]));
+        for text in ["ARRAY<INT>", "MAP<INT NOT NULL, INT>", "MULTISET<INT>", "ROW<x INT>"] {
+            let wanted = sql(text);
+            assert!(conform(&plain, &wanted, &wanted, &field(&wanted)).is_err(), "{text}");
+        }
+    }
+}

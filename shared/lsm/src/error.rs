@@ -121,3 +121,19 @@ impl LsmError {
         Self::Encode(error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_source_that_fails_is_worth_another_try() {
+        let of_source = ParquetError::External(Box::new(std::io::Error::other("reset")));
+        let of_file = ParquetError::External("bad page".into());
+        assert_eq!(LsmError::read("f", &of_source).kind(), ErrorKind::Unavailable);
+        assert_eq!(LsmError::read("f", &of_file).kind(), ErrorKind::Corrupt);
+        assert_eq!(LsmError::read("f", &ParquetError::General("bad footer".into())).kind(), ErrorKind::Corrupt);
+        let wrapped = |error| LsmError::decode("f", &ArrowError::ExternalError(Box::new(error))).kind();
+        assert_eq!((wrapped(of_source), wrapped(of_file)), (ErrorKind::Unavailable, ErrorKind::Corrupt));
+    }
+}

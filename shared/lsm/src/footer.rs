@@ -320,6 +320,101 @@ mod tests {
         assert!(check(&unknown).unwrap_err().contains("too deep"));
     }
 
+    /// A root of two leaves with these fields between its name and its number of children, whose field number is written out: ids may fall.
+    fn with_fields(fields: &[u8]) -> Vec<u8> {
+        let behind = [kinds::I32, 10, 4, 0, 0x48, 1, b'y', 0, 0x48, 1, b'z', 0];
+        [&[0x15, 2, 0x19, 0x3c, 0x48, 1, b'x'][..], fields, &behind].concat()
+    }
+
+    fn with_unknown(kind: u8, value: &[u8]) -> Vec<u8> {
+        with_fields(&[&[kind, 40], value].concat())
+    }
+
+    #[test]
+    fn a_field_that_a_later_parquet_has_is_passed_over_to_its_last_byte() {
+        let values: [(u8, &[u8]); 16] = [
+            (kinds::TRUE, &[]),
+            (kinds::FALSE, &[]),
+            (kinds::I8, &[0x80]),
+            (kinds::I16, &[0x80, 1]),
+            (kinds::I32, &[0xff, 0x7f]),
+            (kinds::I64, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]),
+            (kinds::DOUBLE, &[0x80; 8]),
+            (kinds::BINARY, &[3, b'a', b'b', b'c']),
+            (kinds::LIST, &[0x25, 0x80, 1, 2]),
+            (kinds::LIST, &[0xf1, 16, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2]),
+            (kinds::SET, &[0x28, 1, b'a', 2, b'b', b'c']),
+            (kinds::MAP, &[0]),
+            (kinds::MAP, &[2, 0x85, 1, b'a', 0x80, 1, 2, b'b', b'c', 4]),
+            (kinds::MAP, &[1, 0x12, 1, 2]),
+            (kinds::STRUCT, &[0]),
+            (kinds::STRUCT, &[0x15, 2, 0x1c, 0x38, 1, b'a', 0, 0x13, 0x80, 0]),
+        ];
+        for (kind, value) in values {
+            let whole = with_unknown(kind, value);
+            assert_eq!(check(&whole), Ok(()), "{kind} {value:?}");
+            for end in 0..whole.len() {
+                assert!(check(&whole[..end]).is_err(), "{kind} {value:?} to {end}");
+            }
+        }
+        assert!(check(&with_unknown(13, &[])).unwrap_err().contains("unknown type"));
+        assert!(check(&with_unknown(kinds::I64, &[0xff; 10])).unwrap_err().contains("64 bits"));
+    }
+
+    #[test]
+    fn numbers_of_fields_and_of_children_may_be_nothing_but_what_they_are() {
+        // The number of children as field 5 of a number written out, as -5 and as one beyond 16 bits.
+        let numbered = |id: &[u8]| check(&[&[0x15, 2, 0x19, 0x1c, kinds::I32][..], id, &[2, 0]].concat());
+        assert!(numbered(&[10]).unwrap_err().contains("more children"));
+        assert_eq!(numbered(&[9]), Err(OTHER_TYPE));
+        assert!(numbered(&[0x80, 0x80, 4]).unwrap_err().contains("impossible number"));
+        assert!(check(&[0x15, 2, 0x19, 0x1c, 0x55, 3, 0]).unwrap_err().contains("negative number of children"));
+        assert!(check(&[0x15, 2, 0x19, 0x15, 2]).unwrap_err().contains("no list of elements"));
+        assert!(check(&[0x15, 2, 0x19, 0x5c, 0x48, 1, b'x', 0]).is_err(), "more elements than bytes");
+    }
+
+    #[test]
+    fn logical_types_have_fields_of_parquets_types_only() {
+        // An element with a logical type `of` that holds these bytes; ids above 15 are written out.
+        fn typed(of: u8, inside: &[u8]) -> Vec<u8> {
+            let field = if of > 15 { vec![kinds::STRUCT, of << 1] } else { vec![of << 4 | kinds::STRUCT] };
+            with_fields(&[&[0x6c][..], &field, inside, &[0, 0]].concat())
+        }
+        // (logical type, its field, the types it may have)
+        let fields: [(u8, u8, &[u8]); 12] = [
+            (5, 1, &[kinds::I32]),
+            (5, 2, &[kinds::I32]),
+            (7, 1, &[kinds::TRUE, kinds::FALSE]),
+            (8, 1, &[kinds::TRUE, kinds::FALSE]),
+            (10, 1, &[kinds::I8]),
+            (10, 2, &[kinds::TRUE, kinds::FALSE]),
+            (16, 1, &[kinds::I8]),
+            (17, 1, &[kinds::BINARY]),
+            (18, 1, &[kinds::BINARY]),
+            (18, 2, &[kinds::I32]),
+            (1, 1, &[]),
+            (5, 3, &[]),
+        ];
+        for (of, id, right) in fields {
+            for kind in kinds::TRUE..=kinds::STRUCT {
+                let value: &[u8] = if kind <= kinds::FALSE { &[] } else { &[0] };
+                let found = check(&typed(of, &[&[id << 4 | kind][..], value].concat()));
+                let wanted = if right.contains(&kind) { Ok(()) } else { Err(OTHER_TYPE) };
+                assert_eq!(found.is_ok(), wanted.is_ok(), "{of} {id} {kind}: {found:?}");
+            }
+        }
+        for of in [7, 8] {
+            assert_eq!(check(&typed(of, &[0x2c, 0x1c, 0, 0])), Ok(()), "{of} with a unit");
+            assert_eq!(check(&typed(of, &[0x2c, 0x15, 0, 0])), Err(OTHER_TYPE), "{of} with a unit that is a number");
+            assert_eq!(
+                check(&typed(of, &[0x2c, 0x1c, 0x15, 0, 0, 0])),
+                Err(OTHER_TYPE),
+                "{of} with a unit of something"
+            );
+        }
+        assert_eq!(check(&with_fields(&[0x6c, 0x55, 0, 0])), Err(OTHER_TYPE), "a logical type that is a number");
+    }
+
     #[test]
     fn cut_footers_are_refused() {
         let whole = footer(&[3, 0, 2, 0, 0, 0]);

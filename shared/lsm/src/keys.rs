@@ -90,12 +90,6 @@ impl KeyEncoder {
         matches!(self.form, Form::Integer)
     }
 
-    /// Whether the table has a `sequence.field`.
-    #[must_use]
-    pub fn has_order(&self) -> bool {
-        self.order_rows.is_some()
-    }
-
     /// The comparable keys of `values`.
     ///
     /// # Errors
@@ -352,6 +346,105 @@ mod tests {
         assert_ascending("DECIMAL(20, 2)", &[-1_i128 << 70, -1, 0, 1, 1 << 60].map(Value::Decimal));
         let doubles = [f64::NEG_INFINITY, -1.0, -0.0, 0.0, 1.0, f64::INFINITY, f64::NAN];
         assert_ascending("DOUBLE", &doubles.map(Value::Double));
+        let floats = [f32::NEG_INFINITY, -0.0, 0.0, f32::INFINITY, f32::NAN];
+        assert_ascending("FLOAT", &floats.map(Value::Float));
+        assert_ascending("TINYINT", &[i8::MIN, 0, i8::MAX].map(Value::TinyInt));
+        assert_ascending("SMALLINT", &[i16::MIN, 0, i16::MAX].map(Value::SmallInt));
+        assert_ascending("DATE", &[-1, 0, 1].map(Value::Date));
+        assert_ascending("TIME(3)", &[0, 1, 2].map(Value::Time));
+        for precision in [3, 6, 9] {
+            let times = [-1, 0, 1].map(|millis| Value::Timestamp { millis, nanos: 0 });
+            assert_ascending(&format!("TIMESTAMP({precision})"), &times);
+        }
+    }
+
+    #[test]
+    fn keys_of_one_integer_alone_are_exact() {
+        let is_exact = |data_type| keys(data_type, &[]).1.is_exact();
+        assert_eq!(["BIGINT", "STRING", "BOOLEAN"].map(is_exact), [true, false, false]);
+    }
+
+    #[test]
+    fn rows_out_of_range_compare_as_equal() {
+        for (data_type, values) in [
+            ("INT", [Value::Int(1), Value::Int(2)]),
+            ("STRING", [Value::String(String::new()), Value::String("a".into())]),
+            ("BOOLEAN", [Value::Boolean(false), Value::Boolean(true)]),
+        ] {
+            let (columns, _) = keys(data_type, &values);
+            assert_eq!((columns.len(), columns.is_empty()), (2, false));
+            assert_eq!(
+                (columns.compare(2, &columns, 0), columns.compare(0, &columns, 2)),
+                (Ordering::Equal, Ordering::Equal)
+            );
+            assert_eq!(columns.compare_order(2, &columns, 0), Ordering::Equal);
+            assert_eq!(columns.prefix(2), if data_type == "INT" { 1 << 63 } else { 0 });
+        }
+        assert!(keys("INT", &[]).0.is_empty());
+    }
+
+    #[test]
+    fn rows_order_by_their_sequence_field_and_those_out_of_range_not_at_all() {
+        let columns = ["k", "s"].map(|name| Column::new(name, DataType::parse("INT").unwrap()));
+        let options = [("sequence.field".to_owned(), "s".to_owned())].into();
+        let schema = TableSchema::create(columns.into(), vec![], vec!["k".into()], options, None, 0).unwrap();
+        let layout = FileLayout::new(Arc::new(schema)).unwrap();
+        let rows = [(1, 5), (2, 4)].map(|(k, s)| vec![Value::Int(k), Value::Int(s)]);
+        let encoder = KeyEncoder::new(&layout).unwrap();
+        let keys = encoder.encode(&crate::rows::batch_of(&layout, &rows).unwrap()).unwrap();
+        assert_eq!(
+            (keys.compare_order(0, &keys, 1), keys.compare_order(1, &keys, 0)),
+            (Ordering::Greater, Ordering::Less)
+        );
+        assert_eq!(
+            (keys.compare_order(2, &keys, 0), keys.compare_order(0, &keys, 2)),
+            (Ordering::Equal, Ordering::Equal)
+        );
+        assert!(encoder.encode_key(&[Value::Int(1), Value::Int(5)]).is_err(), "a key is without it");
+    }
+
+    #[test]
+    fn the_first_row_that_does_not_ascend_is_found() {
+        let texts = |words: &[&str]| words.iter().map(|w| Value::String((*w).to_owned())).collect::<Vec<_>>();
+        let ints = |numbers: &[i32]| numbers.iter().map(|n| Value::Int(*n)).collect::<Vec<_>>();
+        let first = |data_type, values: &[Value]| keys(data_type, values).0.first_not_ascending();
+        assert_eq!((first("INT", &ints(&[1, 2, 2])), first("INT", &ints(&[1, 3, 2, 1]))), (Some(2), Some(2)));
+        assert_eq!(
+            (first("STRING", &texts(&["a", "b", "b"])), first("STRING", &texts(&["b", "a"]))),
+            (Some(2), Some(1))
+        );
+        assert_eq!((first("INT", &ints(&[1])), first("STRING", &[])), (None, None));
+    }
+
+    #[test]
+    fn keys_below_another_are_counted_from_any_row_on() {
+        let values: Vec<Value> = (0..9).map(|n| Value::Int(n * 2)).collect();
+        let (columns, encoder) = keys("INT", &values);
+        for bound in -1..19 {
+            let other = encoder.encode_key(&[Value::Int(bound)]).unwrap();
+            for from in 0..9 {
+                let below = (from..9).filter(|n| *n as i32 * 2 < bound).count();
+                assert_eq!(columns.count_below(from, &other, 0), below, "{bound} from {from}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_that_are_null_are_refused() {
+        use arrow::{
+            array::{Int32Array, StringArray},
+            datatypes::{Field, Schema},
+        };
+        let null: [(&str, Arrow, ArrayRef); 2] = [
+            ("INT", Arrow::Int32, Arc::new(Int32Array::from(vec![None::<i32>]))),
+            ("STRING", Arrow::Utf8, Arc::new(StringArray::from(vec![None::<&str>]))),
+        ];
+        for (name, data_type, column) in null {
+            let (_, encoder) = keys(name, &[]);
+            let schema = Arc::new(Schema::new(vec![Field::new("k", data_type, true)]));
+            let error = encoder.encode(&RecordBatch::try_new(schema, vec![column]).unwrap()).unwrap_err();
+            assert!(error.to_string().contains("a key is null"), "{error}");
+        }
     }
 
     #[test]
@@ -359,5 +452,7 @@ mod tests {
         let (columns, _) = keys("DOUBLE", &[Value::Double(f64::NAN), Value::Double(-f64::NAN), Value::Double(1.0)]);
         assert_eq!(columns.compare(0, &columns, 1), Ordering::Equal);
         assert_eq!(columns.compare(1, &columns, 2), Ordering::Greater);
+        let (columns, _) = keys("FLOAT", &[Value::Float(f32::NAN), Value::Float(-f32::NAN)]);
+        assert_eq!(columns.compare(0, &columns, 1), Ordering::Equal);
     }
 }

@@ -194,3 +194,35 @@ impl FileLayout {
         indices.iter().filter_map(|&i| self.schema.fields.get(i)).map(|f| f.data_type.clone()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id_of(field: &ArrowField) -> i64 {
+        field.metadata()[parquet::arrow::PARQUET_FIELD_ID_META_KEY].parse().unwrap()
+    }
+
+    /// paimon-format.md section 7: 536870911 + or - (1024 x column id + depth).
+    #[test]
+    fn elements_of_nested_columns_have_the_ids_of_java() {
+        let nested = DataType::parse_sql("MAP<STRING, ARRAY<MULTISET<INT>>>").unwrap();
+        let Arrow::Map(entries, _) = arrow_type(&nested, 3) else { panic!("a map") };
+        let Arrow::Struct(pair) = entries.data_type() else { panic!("of entries") };
+        assert_eq!((id_of(&pair[0]), id_of(&pair[1])), (536_867_838, 536_873_984));
+        let Arrow::List(element) = pair[1].data_type() else { panic!("of lists") };
+        let Arrow::Map(counts, _) = element.data_type() else { panic!("of multisets") };
+        let Arrow::Struct(count) = counts.data_type() else { panic!("of counts") };
+        assert_eq!((id_of(element), id_of(&count[0]), id_of(&count[1])), (536_873_985, 536_867_836, 536_873_986));
+    }
+
+    #[test]
+    fn the_unit_of_a_timestamp_follows_its_precision() {
+        let unit = |precision| match arrow_type(&DataType::parse(&format!("TIMESTAMP({precision})")).unwrap(), 0) {
+            Arrow::Timestamp(unit, None) => unit,
+            other => panic!("{other}"),
+        };
+        let (milli, micro, nano) = (TimeUnit::Millisecond, TimeUnit::Microsecond, TimeUnit::Nanosecond);
+        assert_eq!([0, 3, 4, 6, 7, 9].map(unit), [milli, milli, micro, micro, nano, nano]);
+    }
+}

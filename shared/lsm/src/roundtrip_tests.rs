@@ -183,6 +183,75 @@ fn decimals_of_more_than_18_digits_have_no_dictionary() {
         chunk.dictionary_page_offset().is_some()
     };
     assert_eq!(["c7", "c8", "c9"].map(has), [true, true, false]);
+    // Nor have columns whose values are all different.
+    assert_eq!(["_KEY_c0", "_SEQUENCE_NUMBER", "c0", "c10"].map(has), [false, false, false, true]);
+}
+
+#[test]
+fn columns_of_a_composite_key_have_a_dictionary_beside_their_key_column() {
+    let columns = ["a", "b"].map(|name| Column::new(name, DataType::parse("INT").unwrap()));
+    let keys = vec!["a".into(), "b".into()];
+    let schema = TableSchema::create(columns.into(), vec![], keys, Default::default(), None, 0).unwrap();
+    let layout = FileLayout::new(Arc::new(schema)).unwrap();
+    let input: Vec<_> = (0..50).map(|k| (vec![Value::Int(1), Value::Int(k)], i64::from(k), INSERT)).collect();
+    let (bytes, _) = write(&layout, WriterSettings::defaults(2), &[batch(&layout, &input)], "data-a-0.parquet");
+    let footer = ParquetMetaDataReader::new().parse_and_finish(&bytes).unwrap();
+    let chunks = footer.row_group(0).columns().iter();
+    let has: Vec<_> = chunks.map(|c| (c.column_path().string(), c.dictionary_page_offset().is_some())).collect();
+    let expected = [
+        ("_KEY_a", false),
+        ("_KEY_b", false),
+        ("_SEQUENCE_NUMBER", false),
+        ("_VALUE_KIND", true),
+        ("a", true),
+        ("b", true),
+    ];
+    assert_eq!(has, expected.map(|(name, dictionary)| (name.to_owned(), dictionary)));
+}
+
+#[test]
+fn row_groups_end_at_the_bytes_given() {
+    let (_, layout) = all_types();
+    let batches: Vec<_> = (1..5).map(|k| batch(&layout, &[(typed_row(k), k, INSERT)])).collect();
+    let groups = |row_group_bytes| {
+        let settings = WriterSettings { row_group_bytes, ..WriterSettings::defaults(23) };
+        let (bytes, _) = write(&layout, settings, &batches, "data-a-0.parquet");
+        ParquetMetaDataReader::new().parse_and_finish(&bytes).unwrap().num_row_groups()
+    };
+    assert_eq!((groups(1), groups(32 << 20)), (4, 1));
+    let defaults = WriterSettings::defaults(1);
+    let sizes = (defaults.row_group_bytes, defaults.row_group_rows, defaults.target_file_bytes);
+    assert_eq!(sizes, (33_554_432, 1_048_576, 134_217_728));
+    let mut writer = RunWriter::new(&layout, Arc::new(defaults), Level(0), FileSource::Append).unwrap();
+    writer.write(&batches[0]).unwrap();
+    writer.write(&batches[1]).unwrap();
+    assert_eq!(writer.rows(), 2);
+    assert!(writer.finish("data-a-0.parquet".to_owned(), 0).is_ok());
+}
+
+#[test]
+fn a_changed_byte_contradicts_the_checksum_of_the_file() {
+    use crate::checksum::{Claim, Stated, check_whole, crc32_of, stated};
+    let (_, layout) = all_types();
+    let rows: Vec<_> = (1..60).map(|k| (typed_row(k), k, INSERT)).collect();
+    let (bytes, _) = write(&layout, WriterSettings::defaults(23), &[batch(&layout, &rows)], "data-a-0.parquet");
+    check_whole(&bytes, "data-a-0.parquet").unwrap();
+    let Stated::Sum(claim) = stated(&bytes, "data-a-0.parquet").unwrap() else { panic!("a checksum") };
+    assert_eq!(crc32_of(&bytes, claim.digits_at), claim.crc32);
+    let at = usize::try_from(claim.digits_at).unwrap();
+    assert_eq!(bytes[at..at + 8], *format!("{:08x}", claim.crc32).as_bytes());
+    assert!(Claim { crc32: !claim.crc32, ..claim }.check("data-a-0.parquet", claim.crc32).is_err());
+    // Where the name of the checksum is damaged, the file is as one without.
+    let name = at - "siltstone.crc32".len() - 2..at;
+    for place in (0..bytes.len()).step_by(11).chain(at..at + 8) {
+        let mut changed = bytes.to_vec();
+        changed[place] ^= 0x01;
+        let found = check_whole(&Bytes::from(changed), "data-a-0.parquet");
+        assert_eq!(found.is_err(), !name.contains(&place), "byte {place}");
+    }
+    let mut nameless = bytes.to_vec();
+    nameless[name.start] = b'S';
+    assert_eq!(stated(&Bytes::from(nameless), "data-a-0.parquet").unwrap(), Stated::Missing);
 }
 
 #[test]
@@ -190,6 +259,7 @@ fn statistics_bound_every_value_and_count_nulls() {
     let (schema, layout) = all_types();
     let mut rows: Vec<Vec<Value>> = (1..100).map(|k| if k % 5 == 0 { null_row(k) } else { typed_row(k) }).collect();
     rows[0][6] = Value::Double(f64::NAN);
+    rows[1][5] = Value::Float(f32::NAN);
     let input: Vec<_> = rows.iter().enumerate().map(|(i, r)| (r.clone(), i as i64, INSERT)).collect();
     let mut settings = WriterSettings::defaults(23);
     settings.row_group_rows = 30;
@@ -202,7 +272,7 @@ fn statistics_bound_every_value_and_count_nulls() {
     for column in 0..20 {
         let nulls = rows.iter().filter(|r| r[column].is_null()).count() as i64;
         assert_eq!(meta.value_stats.null_counts[column], Some(nulls), "column {column}");
-        let unknown = [6, 11, 19].contains(&column);
+        let unknown = [5, 6, 11, 19].contains(&column);
         assert_eq!(min[column].is_null(), unknown, "column {column}");
         for row in rows.iter().filter(|r| !unknown && !r[column].is_null()) {
             assert!(min[column].compare(&row[column]).is_le() && max[column].compare(&row[column]).is_ge(), "{column}");
@@ -210,6 +280,34 @@ fn statistics_bound_every_value_and_count_nulls() {
     }
     assert_eq!(meta.value_stats.null_counts[20], None, "nested columns are unknown");
     assert_eq!(min[10], Value::String("text number 1, l".into()));
+    let time = |millis, nanos| Value::Timestamp { millis, nanos };
+    assert_eq!([14, 15, 16].map(|i| min[i].clone()), [time(-99, 0), time(-99, 99_000), time(1, 1)]);
+    assert_eq!([14, 15, 16].map(|i| max[i].clone()), [time(-1, 0), time(-1, 1_000), time(99, 99)]);
+}
+
+#[test]
+fn row_groups_of_nulls_leave_a_column_its_range() {
+    let schema = schema(&["BIGINT NOT NULL", "INT"], vec![], &[]);
+    let layout = FileLayout::new(Arc::new(schema)).unwrap();
+    let values = [Value::Null, Value::Null, Value::Int(7), Value::Int(3), Value::Null, Value::Null];
+    let rows: Vec<_> = (0..).zip(values).map(|(k, value)| (vec![Value::BigInt(k), value], k, INSERT)).collect();
+    let settings = WriterSettings { row_group_rows: 2, ..WriterSettings::defaults(2) };
+    let (_, meta) = write(&layout, settings, &[batch(&layout, &rows)], "data-a-0.parquet");
+    let types = ["BIGINT", "INT"].map(|text| DataType::parse(text).unwrap());
+    let decode = |row| siltstone_format::binary_row::decode_row("stats", row, &types).unwrap();
+    assert_eq!(decode(&meta.value_stats.min), [Value::BigInt(0), Value::Int(3)]);
+    assert_eq!(decode(&meta.value_stats.max), [Value::BigInt(5), Value::Int(7)]);
+    assert_eq!(meta.value_stats.null_counts, [Some(0), Some(4)]);
+}
+
+#[test]
+fn the_first_column_of_a_key_is_bounded_by_the_first_and_last_key_whatever_its_type() {
+    let column = Column::new("k", DataType::parse("BYTES").unwrap());
+    let schema = TableSchema::create(vec![column], vec![], vec!["k".into()], Default::default(), None, 0).unwrap();
+    let layout = FileLayout::new(Arc::new(schema)).unwrap();
+    let rows: Vec<_> = (0..3).map(|k: u8| (vec![Value::Bytes(vec![k])], 1, INSERT)).collect();
+    let (_, meta) = write(&layout, WriterSettings::defaults(1), &[batch(&layout, &rows)], "data-a-0.parquet");
+    assert_eq!((meta.key_stats.min, meta.key_stats.max), (meta.min_key, meta.max_key));
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub(crate) fn key_stats(
     nan: &[bool],
 ) -> Result<SimpleStats, LsmError> {
     let system = system_columns(layout);
-    let types: Vec<DataType> = layout.key_types().into_iter().map(|t| DataType { nullable: true, ..t }).collect();
+    let types = layout.key_types();
     let (mut mins, mut maxs) = (Vec::new(), Vec::new());
     for (place, (column, data_type)) in layout.key().iter().zip(&types).enumerate() {
         let (min, max) = match (place, first.first(), last.first()) {
@@ -228,5 +228,13 @@ mod tests {
         let d = DataType { kind: TypeKind::Decimal { precision: 20, scale: 2 }, nullable: true };
         assert_eq!(decimal(&[0xff, 0xfe], &d), Some(Value::Decimal(-2)));
         assert_eq!(decimal(&[0x01, 0x00], &d), Some(Value::Decimal(256)));
+        assert_eq!(decimal(&[0x7f; 16], &d), Some(Value::Decimal(i128::from_be_bytes([0x7f; 16]))));
+    }
+
+    #[test]
+    fn bytes_that_are_no_decimal_have_no_bounds() {
+        let d = DataType { kind: TypeKind::Decimal { precision: 38, scale: 2 }, nullable: true };
+        assert_eq!(decimal(&[0; 17], &d), None);
+        assert_eq!(decimal(&[1], &DataType { kind: TypeKind::Binary(1), nullable: true }), None);
     }
 }

@@ -180,9 +180,41 @@ mod tests {
     }
 
     #[test]
+    fn files_from_the_limit_on_are_not_small() {
+        let files = |size| vec![file("a", 0, 0..=4, 1).size(size).build(), file("b", 0, 5..=9, 2).size(size).build()];
+        assert_eq!(plan(files(70), 4, None), (vec![], vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(plan(files(69), 4, None).0, [["a", "b"]]);
+    }
+
+    #[test]
+    fn every_file_is_rewritten_where_the_table_asks_for_it() {
+        let files = vec![file("a", 5, 0..=4, 1).build(), file("b", 0, 5..=9, 2).build()];
+        let unit = CompactUnit { output_level: Level(5), files, reason: PickReason::Full };
+        let options = TaskOptions { small_file_bytes: 70, rewrite_all: true, max_level: Level(5), drop_line: None };
+        let task = CompactTask::plan(unit, &options, &keys);
+        let rewritten = task.rewrites.iter().flatten().flat_map(Section::files).map(|f| f.file_name.as_str());
+        assert_eq!((rewritten.collect::<Vec<_>>(), task.upgrades), (vec!["a", "b"], vec![]));
+    }
+
+    #[test]
+    fn a_task_is_empty_when_it_neither_rewrites_nor_moves_a_file() {
+        let is_empty = |file| {
+            let unit = CompactUnit { output_level: Level(5), files: vec![file], reason: PickReason::Full };
+            let options =
+                TaskOptions { small_file_bytes: 70, rewrite_all: false, max_level: Level(5), drop_line: None };
+            CompactTask::plan(unit, &options, &keys).is_empty()
+        };
+        let there = || file("f", 5, 0..=4, 1);
+        assert!(is_empty(there().build()));
+        assert!(!is_empty(there().deletes(1).build()), "it is rewritten");
+        assert!(!is_empty(file("f", 0, 0..=4, 1).build()), "it is moved");
+    }
+
+    #[test]
     fn a_file_with_deletes_is_rewritten_on_its_way_to_the_max_level_only() {
         let deletes = || vec![file("d", 0, 0..=4, 9).deletes(1).build()];
         assert_eq!(plan(deletes(), 5, None).0, [["d"]]);
+        assert_eq!(plan(deletes(), 5, Some(1)).0, [["d"]], "also where they are too young to be dropped");
         assert_eq!(plan(deletes(), 4, None).1, ["d"]);
     }
 

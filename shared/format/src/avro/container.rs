@@ -272,8 +272,8 @@ impl Writer {
         if self.rows > 0 {
             self.close_block()?;
         }
-        let bodies = self.blocks.iter().map(|(_, body)| body.len() + 40).sum::<usize>();
-        let mut out = Vec::with_capacity(bodies + self.schema.len() + 128);
+        let bodies = self.blocks.iter().map(|(_, body)| body.len()).sum::<usize>();
+        let mut out = Vec::with_capacity(bodies + 40 * self.blocks.len() + self.schema.len() + 128);
         out.extend_from_slice(MAGIC);
         put_long(&mut out, 2);
         for (key, value) in [("avro.schema", self.schema), ("avro.codec", self.compression.name())] {
@@ -366,6 +366,17 @@ mod tests {
     }
 
     #[test]
+    fn rows_share_blocks_of_64_000_bytes_and_no_rows_make_no_block() {
+        let bytes = file(Compression::None);
+        let mut reader = Reader::new("m", &bytes).unwrap();
+        let blocks: Vec<usize> = std::iter::from_fn(|| reader.next_block().unwrap().map(|block| block.rows)).collect();
+        // 402 bytes each.
+        assert_eq!(blocks, [160, 140]);
+        let empty = Writer::new(r#"{"type":"record","name":"r","fields":[]}"#, Compression::None).finish().unwrap();
+        assert!(Reader::new("m", &empty).unwrap().next_block().unwrap().is_none());
+    }
+
+    #[test]
     fn cut_or_changed_files_never_panic() {
         for compression in ALL {
             let bytes = file(compression);
@@ -405,7 +416,10 @@ mod tests {
         bomb = bomb.repeat(MAX_BLOCK_BYTES / (1 << 20) + 1);
         let error = decompress(Compression::Zstandard, &bomb).unwrap_err();
         assert!(error.contains("opens to more than"), "{error}");
-        assert!(decompress(Compression::Snappy, &[0xff, 0xff, 0xff, 0x0f, 0, 0, 0, 0]).is_err());
+        let claims = |body: &[u8]| decompress(Compression::Snappy, body).unwrap_err().contains("claims to open to");
+        assert!(claims(&[0xff, 0xff, 0xff, 0x0f, 0, 0, 0, 0]), "more than so few bytes can");
+        // 256 MiB and one byte, which twelve MiB could open to.
+        assert!(claims(&[&[0x81, 0x80, 0x80, 0x80, 0x01][..], &vec![0; 13 << 20]].concat()));
         assert!(decompress(Compression::Snappy, &[1, 2]).is_err());
     }
 

@@ -208,6 +208,14 @@ mod tests {
     }
 
     #[test]
+    fn a_block_that_states_its_size_ends_inside_the_bytes() {
+        let nulls = Schema::Array(Box::new(Schema::Null));
+        // Two items in one byte, in two, and the end.
+        assert!(Cursor::new(&[3, 2, 0]).skip(&nulls).is_ok());
+        assert!(Cursor::new(&[3, 4, 0]).skip(&nulls).is_err());
+    }
+
+    #[test]
     fn damaged_values_are_refused() {
         assert!(Cursor::new(&[0xff; 11]).long().is_err());
         assert!(Cursor::new(&[0x01]).bytes().is_err(), "negative length");

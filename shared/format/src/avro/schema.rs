@@ -168,6 +168,78 @@ mod tests {
     }
 
     #[test]
+    fn types_of_one_name_are_one_type_and_others_are_not() {
+        let text = r#"{"type":"record","name":"top","fields":[
+            {"name":"a","type":{"type":"fixed","name":"n.A","size":3}},{"name":"b","type":{"type":"fixed","name":"n.B","size":4}},
+            {"name":"c","type":"A"}]}"#;
+        let Schema::Record(fields) = Schema::parse(text.as_bytes()).unwrap() else { panic!("a record") };
+        assert_eq!(fields[2].1, Schema::Fixed(3));
+    }
+
+    #[test]
+    fn primitive_types_are_known_by_their_names() {
+        for (name, schema) in [
+            ("null", Schema::Null),
+            ("boolean", Schema::Boolean),
+            ("int", Schema::Number),
+            ("long", Schema::Number),
+            ("float", Schema::Float),
+            ("double", Schema::Double),
+            ("bytes", Schema::Bytes),
+            ("string", Schema::Bytes),
+        ] {
+            assert_eq!(Schema::parse(format!("\"{name}\"").as_bytes()), Ok(schema));
+        }
+    }
+
+    #[test]
+    fn only_null_and_one_other_type_make_an_optional_value() {
+        let number = Schema::Number;
+        let union = |branches: &[Schema]| Schema::Union(branches.to_vec());
+        assert_eq!(number.optional(), Some((&number, false)));
+        assert_eq!(union(&[Schema::Null, Schema::Number]).optional(), Some((&number, true)));
+        for branches in
+            [&[Schema::Null, Schema::Null][..], &[Schema::Null, union(&[])], &[Schema::Number, Schema::Null]]
+        {
+            assert_eq!(union(branches).optional(), None, "{branches:?}");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_nesting_counts_towards_the_depth() {
+        for (open, close) in [
+            (r#"{"type":"array","items":"#, "}"),
+            (r#"{"type":"map","values":"#, "}"),
+            (r#"{"type":"record","name":"r","fields":[{"name":"x","type":"#, "}]}"),
+            (r#"{"type":"#, "}"),
+            ("[", "]"),
+        ] {
+            let deep = |n: usize| {
+                Schema::parse(format!("{}{}{}", open.repeat(n), r#"{"type":"int"}"#, close.repeat(n)).as_bytes())
+            };
+            assert!(deep(MAX_DEPTH).is_ok(), "{open}");
+            assert!(deep(MAX_DEPTH + 1).unwrap_err().contains("deeper"), "{open}");
+        }
+    }
+
+    /// A type that is named again counts as if it were written out.
+    #[test]
+    fn named_types_count_with_all_that_is_inside_them() {
+        let named = r#"{"type":"record","name":"N","fields":[{"name":"x","type":{"type":"array","items":{"type":"map","values":["null","int"]}}}]}"#;
+        // The record, the named type of six, a hundred references of one and six, and fields of one.
+        let parse = |more: usize| {
+            let fields: Vec<String> = std::iter::once(named.to_owned())
+                .chain(std::iter::repeat_n(r#""N""#.to_owned(), 100))
+                .chain(std::iter::repeat_n(r#""int""#.to_owned(), more))
+                .map(|kind| format!(r#"{{"name":"f","type":{kind}}}"#))
+                .collect();
+            Schema::parse(format!(r#"{{"type":"record","name":"top","fields":[{}]}}"#, fields.join(",")).as_bytes())
+        };
+        assert!(parse(MAX_NODES - 707).is_ok());
+        assert!(parse(MAX_NODES - 706).unwrap_err().contains("more than"));
+    }
+
+    #[test]
     fn recursive_unfolding_and_deep_schemas_are_refused() {
         let recursive = r#"{"type":"record","name":"R","fields":[{"name":"x","type":["null","R"]}]}"#;
         assert!(Schema::parse(recursive.as_bytes()).unwrap_err().contains("recursive"));

@@ -105,6 +105,94 @@ fn array_and_map_lay_out_as_section_6_says() {
 }
 
 #[test]
+fn only_wide_decimals_and_timestamps_that_are_null_reserve_bytes() {
+    for (text, length) in [
+        ("DECIMAL(18, 2)", 16),
+        ("DECIMAL(19, 2)", 32),
+        ("TIMESTAMP(3)", 16),
+        ("TIMESTAMP(4)", 24),
+        ("TIMESTAMP(3) WITH LOCAL TIME ZONE", 16),
+        ("TIMESTAMP(4) WITH LOCAL TIME ZONE", 24),
+        ("STRING", 16),
+    ] {
+        assert_eq!(encode_row(&[Value::Null], &types(&[text])).unwrap().bytes.len(), length, "{text}");
+    }
+}
+
+/// As `BigInteger.toByteArray` gives them; the slot's low half is their number.
+#[test]
+fn wide_decimals_have_the_fewest_bytes_that_keep_their_sign() {
+    let cases: [(i128, &[u8]); 9] = [
+        (0, &[0]),
+        (127, &[0x7f]),
+        (128, &[0, 0x80]),
+        (255, &[0, 0xff]),
+        (256, &[1, 0]),
+        (-1, &[0xff]),
+        (-128, &[0x80]),
+        (-129, &[0xff, 0x7f]),
+        (-256, &[0xff, 0]),
+    ];
+    let types = types(&["DECIMAL(19, 0)"]);
+    for (unscaled, bytes) in cases {
+        let row = encode_row(&[Value::Decimal(unscaled)], &types).unwrap();
+        assert_eq!((usize::from(row.bytes[8]), &row.bytes[16..16 + bytes.len()]), (bytes.len(), bytes), "{unscaled}");
+        assert_eq!(decode_row("m", &row, &types).unwrap(), [Value::Decimal(unscaled)]);
+    }
+    let narrow = encode_row(&[Value::Decimal(-2)], &[DataType::parse("DECIMAL(18, 0)").unwrap()]).unwrap();
+    assert_eq!(narrow.bytes, hex("0000000000000000 feffffffffffffff"));
+}
+
+#[test]
+fn elements_of_arrays_are_as_wide_as_their_type() {
+    for (text, value, slots) in [
+        ("BOOLEAN", Value::Boolean(true), "01010000"),
+        ("TINYINT", Value::TinyInt(-2), "fefe0000"),
+        ("SMALLINT", Value::SmallInt(-2), "fefffeff"),
+        ("FLOAT", Value::Float(1.0), "0000803f0000803f"),
+        ("DATE", Value::Date(1), "0100000001000000"),
+        ("TIME(3)", Value::Time(1), "0100000001000000"),
+        ("DOUBLE", Value::Double(1.0), "000000000000f03f000000000000f03f"),
+    ] {
+        let element = DataType::nullable(DataType::parse(text).unwrap().kind);
+        let array = DataType::nullable(TypeKind::Array(Box::new(element)));
+        let row = encode_row(&[Value::Array(vec![value.clone(), value])], &[array]).unwrap();
+        let slots = hex(slots);
+        assert_eq!(row.bytes[16..24], hex("02000000 00000000"), "{text}");
+        assert_eq!(row.bytes[24..24 + slots.len()], slots, "{text}");
+    }
+}
+
+#[test]
+fn nanoseconds_stay_inside_a_millisecond() {
+    let types = types(&["TIMESTAMP(9)"]);
+    let mut row = encode_row(&[Value::Timestamp { millis: 1, nanos: 999_999 }], &types).unwrap();
+    assert_eq!(decode_row("m", &row, &types).unwrap(), [Value::Timestamp { millis: 1, nanos: 999_999 }]);
+    row.bytes[8..12].copy_from_slice(&1_000_000_u32.to_le_bytes());
+    assert!(decode_row("m", &row, &types).is_err());
+}
+
+/// Nulls have no bytes that a reader would miss.
+#[test]
+fn rows_too_short_for_their_slots_are_refused_though_all_is_null() {
+    let row = StoredRow { arity: 9, bytes: [&[0, 0xff, 1][..], &[0; 37]].concat() };
+    assert!(decode_row("m", &row, &vec![DataType::nullable(TypeKind::Int); 9]).is_err());
+    let whole = StoredRow { bytes: [&row.bytes[..], &[0; 40]].concat(), ..row };
+    assert_eq!(decode_row("m", &whole, &vec![DataType::nullable(TypeKind::Int); 9]).unwrap(), vec![Value::Null; 9]);
+}
+
+#[test]
+fn prefixed_rows_hold_the_columns_that_they_claim() {
+    let claim =
+        |arity: i32, length| StoredRow::from_prefixed("m", &[&arity.to_be_bytes()[..], &vec![0; length]].concat());
+    assert_eq!(claim(2, 24).unwrap(), StoredRow { arity: 2, bytes: vec![0; 24] });
+    for (arity, length) in [(2, 23), (0, 7), (-1, 24), (MAX_ARITY + 1, 2_000_000)] {
+        assert!(claim(arity, length).is_err(), "{arity} in {length}");
+    }
+    assert!(StoredRow::from_prefixed("m", &[0; 3]).is_err());
+}
+
+#[test]
 fn values_of_another_type_are_refused() {
     for (value, text) in [
         (Value::Int(1), "BIGINT"),

@@ -38,7 +38,7 @@ pub(super) fn read_rows<R>(
             return Err(FormatError::corrupt(object, format!("it has more than the {MAX_ROWS} rows that are read")));
         }
         // A row takes at least some 40 bytes: a damaged count reserves no more than its block explains.
-        out.reserve(block.rows.min(block.bytes.len() / 40 + 1));
+        out.reserve(block.rows.min(block.bytes.len().div_ceil(40)));
         let mut cursor = Cursor::new(&block.bytes);
         for _ in 0..block.rows {
             let present = if wrapped { cursor.present() } else { Ok(true) };
@@ -128,4 +128,25 @@ pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
 
 pub(super) fn put_texts(out: &mut Vec<u8>, texts: &[String]) {
     put_array(out, texts, |out, text| put_text(out, text));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::avro::{Compression, container::Writer};
+
+    #[test]
+    fn as_many_rows_are_read_as_the_limit_says() {
+        let rows = |count: usize| {
+            let mut writer = Writer::new(r#"{"type":"record","name":"r","fields":[]}"#, Compression::None);
+            for _ in 0..count {
+                writer.row(|out| out.push(0)).unwrap();
+            }
+            let file = writer.finish().unwrap();
+            let read = |cursor: &mut Cursor<'_>| cursor.long().map_err(|fault| Damage { field: "x", fault });
+            read_rows("m", Reader::new("m", &file)?, false, read).map(|rows| rows.len())
+        };
+        assert_eq!(rows(MAX_ROWS).unwrap(), MAX_ROWS);
+        assert!(rows(MAX_ROWS + 1).unwrap_err().to_string().contains("more than the"));
+    }
 }

@@ -301,6 +301,7 @@ fn damaged_values_name_row_and_field() {
     assert!(damage(&|out| out[0] = 6).contains("row 0, _VERSION: is not 2"));
     assert!(damage(&|out| out[1] = 8).contains("row 0, _KIND: is neither"));
     assert!(damage(&|out| out[2] = 2).contains("row 0, _PARTITION: a row is too short"));
+    assert!(damage(&|out| out[6] = 5).contains("row 0, _PARTITION: a row is too short for the columns it claims"));
     assert!(damage(&|out| out.push(0)).contains("1 bytes are left over"));
     assert!(damage(&|out| out.truncate(40)).contains("beyond the end"));
     let slash = damage(&|out| {
@@ -316,12 +317,49 @@ fn decode_block(file: &[u8]) -> Vec<u8> {
 
 #[test]
 fn what_readers_rely_on_is_checked_before_writing() {
-    let mut wrong = entry(1);
-    wrong.file.file_name = "a/b.parquet".into();
-    assert!(encode_manifest(&[wrong]).is_err());
-    let mut wrong = meta(1);
-    wrong.num_added_files = -1;
-    assert!(encode_manifest_list(&[wrong]).is_err());
+    let refused = |change: fn(&mut DataFileMeta)| {
+        let mut changed = entry(1);
+        change(&mut changed.file);
+        encode_manifest(&[changed]).is_err()
+    };
+    let wrong: [fn(&mut DataFileMeta); 9] = [
+        |file| file.file_name = "a/b.parquet".into(),
+        |file| file.file_name = String::new(),
+        |file| file.extra_files = vec!["ok".into(), "a/b".into()],
+        |file| file.extra_files = vec![String::new()],
+        |file| file.file_size = -1,
+        |file| file.row_count = -1,
+        |file| file.delete_row_count = Some(-1),
+        |file| file.level = Level(-1),
+        |file| file.schema_id = SchemaId(-1),
+    ];
+    for (i, change) in wrong.into_iter().enumerate() {
+        assert!(refused(change), "{i}");
+    }
+    assert!(!refused(|file| (file.file_size, file.row_count, file.delete_row_count) = (0, 0, Some(0))));
+}
+
+#[test]
+fn what_readers_of_lists_rely_on_is_checked_before_writing() {
+    let refused = |change: fn(&mut ManifestFileMeta)| {
+        let mut changed = meta(1);
+        change(&mut changed);
+        encode_manifest_list(&[changed]).is_err()
+    };
+    let wrong: [fn(&mut ManifestFileMeta); 6] = [
+        |meta| meta.file_name = "a/b".into(),
+        |meta| meta.file_name = String::new(),
+        |meta| meta.file_size = -1,
+        |meta| meta.num_added_files = -1,
+        |meta| meta.num_deleted_files = -1,
+        |meta| meta.schema_id = SchemaId(-1),
+    ];
+    for (i, change) in wrong.into_iter().enumerate() {
+        assert!(refused(change), "{i}");
+    }
+    assert!(!refused(|meta| {
+        (meta.file_size, meta.num_added_files, meta.num_deleted_files, meta.schema_id) = (0, 0, 0, SchemaId(0));
+    }));
 }
 
 #[test]

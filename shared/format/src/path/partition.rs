@@ -225,6 +225,7 @@ pub(crate) fn decimal_text(unscaled: i128, scale: u8) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn paths(types: &[&str], legacy: bool) -> PartitionPaths {
         let column = |(i, text): (usize, &&str)| (format!("p{i}"), DataType::parse(text).unwrap());
@@ -249,9 +250,18 @@ mod tests {
                 "2023-11-14 22%3A13%3A20.123456",
             ),
             ("TIMESTAMP(0)", ts(1_699_920_000_000, 0), "2023-11-14T00%3A00", "2023-11-14 00%3A00%3A00"),
+            ("TIMESTAMP(0)", ts(1_700_000_000_500, 0), "2023-11-14T22%3A13%3A20.500", "2023-11-14 22%3A13%3A20.5"),
+            ("TIMESTAMP(9)", ts(60_000, 7), "1970-01-01T00%3A01%3A00.000000007", "1970-01-01 00%3A01%3A00.000000007"),
             ("TIME(0)", Value::Time(3_723_000), "3723000", "01%3A02%3A03"),
+            ("TIME(3)", Value::Time(3_723_000), "3723000", "01%3A02%3A03.0"),
+            ("TIME(3)", Value::Time(3_723_120), "3723120", "01%3A02%3A03.12"),
+            ("TIME(3)", Value::Time(3_723_005), "3723005", "01%3A02%3A03.005"),
+            ("TIME(2)", Value::Time(3_723_129), "3723129", "01%3A02%3A03.12"),
             ("DECIMAL(10, 2)", Value::Decimal(150), "1.50", "1.50"),
             ("BOOLEAN", Value::Boolean(true), "true", "true"),
+            ("TINYINT", Value::TinyInt(-5), "-5", "-5"),
+            ("SMALLINT", Value::SmallInt(5), "5", "5"),
+            ("BIGINT", Value::BigInt(5), "5", "5"),
             ("INT", Value::Int(5), "5", "5"),
             ("STRING", Value::String("a/b=c d%é".into()), "a%2Fb%3Dc d%25é", "a%2Fb%3Dc d%25é"),
             ("STRING", Value::String("  ".into()), DEFAULT_PARTITION_NAME, DEFAULT_PARTITION_NAME),
@@ -274,15 +284,20 @@ mod tests {
     fn several_columns_make_several_directories() {
         let path = paths(&["STRING", "INT"], true).path(&[Value::String("x".into()), Value::Int(-1)]).unwrap();
         assert_eq!(path, "p0=x/p1=-1");
+        let spec = paths(&["STRING", "INT"], true).spec(&[Value::String("x/y".into()), Value::Null]).unwrap();
+        let expected = [("p0", "x/y"), ("p1", DEFAULT_PARTITION_NAME)];
+        assert_eq!(spec, expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
         assert_eq!(paths(&[], true).path(&[]).unwrap(), "");
     }
 
     #[test]
     fn unportable_or_mistyped_values_are_refused() {
-        for (name, value) in
-            [("DOUBLE", Value::Double(1.0)), ("BYTES", Value::Bytes(vec![1])), ("INT", Value::BigInt(1))]
-        {
-            assert!(paths(&[name], true).path(&[value]).is_err(), "{name}");
+        for (name, value, kind) in [
+            ("DOUBLE", Value::Double(1.0), ErrorKind::Unsupported),
+            ("BYTES", Value::Bytes(vec![1]), ErrorKind::Unsupported),
+            ("INT", Value::BigInt(1), ErrorKind::Invalid),
+        ] {
+            assert_eq!(paths(&[name], true).path(&[value]).unwrap_err().kind(), kind, "{name}");
         }
         assert!(paths(&["INT"], true).path(&[]).is_err());
         let zoned = [Value::Timestamp { millis: 0, nanos: 0 }];
@@ -318,6 +333,27 @@ mod tests {
         ] {
             assert_eq!(date_text(days), text);
         }
+        // Day by day through two eras of 400 years, from 401 BC on.
+        let (mut year, mut month, mut day) = (-400, 1, 1);
+        for days in -865_625_i64..-865_625 + 2 * 146_097 {
+            assert_eq!(crate::calendar::date_of(days), (year, month, day), "{days}");
+            let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+            let length = match month {
+                2 if leap => 29,
+                2 => 28,
+                4 | 6 | 9 | 11 => 30,
+                _ => 31,
+            };
+            day += 1;
+            if day > length {
+                (month, day) = (month + 1, 1);
+            }
+            if month > 12 {
+                (year, month) = (year + 1, 1);
+            }
+        }
+        assert_eq!(legacy_timestamp(-1, 0), "1969-12-31T23:59:59.999");
+        assert_eq!(timestamp_text(-1, 0, 3), "1969-12-31 23:59:59.999");
         for millis in [i64::MIN, i64::MAX] {
             assert!(legacy_timestamp(millis, 0).len() > 10);
         }

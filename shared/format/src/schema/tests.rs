@@ -1,7 +1,7 @@
 //! Schemas: what is read is written back, what is unsupported is refused by name.
 
 use super::*;
-use crate::error::ErrorKind;
+use crate::{error::ErrorKind, types::TypeKind};
 
 const EXAMPLE: &str = r#"{"version":3,"id":0,"fields":[{"id":0,"name":"k","type":"INT NOT NULL","description":"the key"},
  {"id":1,"name":"a","type":{"type":"ARRAY","element":"STRING NOT NULL"}},
@@ -44,6 +44,10 @@ fn broken_rules_are_named_with_the_object() {
         ("/fields/1/name", serde_json::json!("_KEY_k"), "reserved"),
         ("/highestFieldId", serde_json::json!(3), "highestFieldId"),
         ("/id", serde_json::json!(1), "its id is 1"),
+        ("/version", serde_json::json!(0), "versions start at 1"),
+        ("/fields/1/name", serde_json::json!("_LEVEL"), "reserved"),
+        ("/fields/1/name", serde_json::json!(""), "needs a name"),
+        ("/fields/1/id", serde_json::json!(-1), "must be 0 to"),
         ("/fields/0/type", serde_json::json!(7), "neither text nor an object"),
         ("/fields/0/type", serde_json::json!({"type": "ARRAY"}), "`element` is missing"),
         ("/fields/0/type", serde_json::json!("NOPE"), "no type of Paimon"),
@@ -61,7 +65,11 @@ fn broken_rules_are_named_with_the_object() {
 #[test]
 fn what_is_not_carried_is_refused_by_name() {
     let cases = [
-        ("/version", serde_json::json!(4), "schema version 4"),
+        (
+            "/version",
+            serde_json::json!(4),
+            "schema version 4 is not supported; use a Siltstone that knows this version",
+        ),
         ("/version", serde_json::json!(2), "ORC data files"),
         ("/primaryKeys", serde_json::json!([]), "without a primary key"),
         ("/fields/1/type", serde_json::json!("VARIANT"), "VARIANT of column `a`"),
@@ -76,6 +84,69 @@ fn what_is_not_carried_is_refused_by_name() {
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
         assert!(error.to_string().contains(words), "{error}");
     }
+}
+
+#[test]
+fn ids_of_schemas_have_31_bits() {
+    for id in [-1, 1_i64 << 31] {
+        let error = TableSchema::from_json("schema", &edit("/id", serde_json::json!(id))).unwrap_err();
+        assert!(error.to_string().contains("must be 0 to 2147483647"), "{error}");
+    }
+    assert!(TableSchema::from_json("schema", &edit("/id", serde_json::json!(i32::MAX))).is_ok());
+}
+
+#[test]
+fn nullable_keys_are_told_from_damage_by_their_option() {
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&edit("/fields/0/type", serde_json::json!("INT"))).unwrap();
+    json["options"]["primary-key.nullable"] = "true".into();
+    let error = TableSchema::from_json("schema-0", &serde_json::to_vec(&json).unwrap()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+}
+
+#[test]
+fn schema_files_larger_than_any_are_refused() {
+    let padded = |length: usize| {
+        TableSchema::from_json("schema-0", &[EXAMPLE.as_bytes(), &vec![b' '; length - EXAMPLE.len()]].concat())
+    };
+    assert!(padded(MAX_SCHEMA_BYTES).is_ok());
+    assert!(padded(MAX_SCHEMA_BYTES + 1).unwrap_err().to_string().contains("more than a schema file has"));
+}
+
+#[test]
+fn every_kind_of_nesting_counts_towards_the_depth_of_a_type() {
+    let kinds: [fn(serde_json::Value) -> serde_json::Value; 4] = [
+        |inner| serde_json::json!({"type": "ARRAY", "element": inner}),
+        |inner| serde_json::json!({"type": "MAP", "key": "INT", "value": inner}),
+        |inner| serde_json::json!({"type": "MAP", "key": inner, "value": "INT"}),
+        |inner| serde_json::json!({"type": "ROW", "fields": [{"id": 0, "name": "x", "type": inner}]}),
+    ];
+    for (i, nest) in kinds.into_iter().enumerate() {
+        let deep = |n: usize| type_from_json(&(0..n).fold(serde_json::json!("INT"), |inner, _| nest(inner)), 0);
+        assert!(deep(32).is_ok(), "{i}");
+        assert!(deep(33).unwrap_err().to_string().contains("deeper"), "{i}");
+    }
+}
+
+#[test]
+fn partitions_that_engines_name_differently_are_refused_for_new_tables() {
+    for (partition, refused) in [("DOUBLE", true), ("BYTES", true), ("DATE", false)] {
+        let columns = vec![column("p", partition), column("k", "INT")];
+        let made =
+            TableSchema::create(columns, vec!["p".into()], vec!["p".into(), "k".into()], BTreeMap::new(), None, 0);
+        assert_eq!(made.is_err(), refused, "{partition}");
+    }
+}
+
+#[test]
+fn fields_inside_maps_get_ids_too() {
+    let row = |name: &str| DataType::parse_sql(&format!("ROW<{name} INT>")).unwrap();
+    let map = DataType::nullable(TypeKind::Map(Box::new(row("a")), Box::new(row("b"))));
+    let columns = vec![column("k", "INT"), Column::new("m", map)];
+    let schema = TableSchema::create(columns, vec![], vec!["k".into()], BTreeMap::new(), None, 0).unwrap();
+    let mut nested = Vec::new();
+    schema.fields[1].data_type.nested_ids(&mut nested);
+    assert_eq!((nested, schema.highest_field_id), (vec![FieldId(2), FieldId(3)], 3));
 }
 
 #[test]
@@ -123,6 +194,7 @@ fn new_table_gets_ids_depth_first_and_key_columns_not_null() {
     );
     assert_eq!(schema.options["bucket"], "1");
     assert_eq!((schema.trimmed_primary_key(), schema.partition_indices()), (vec![2], vec![0]));
+    assert_eq!(schema.primary_key_indices(), [0, 2]);
     assert_eq!(TableSchema::from_json("schema-0", &schema.to_json()).unwrap(), schema);
 }
 

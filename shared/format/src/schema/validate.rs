@@ -37,12 +37,8 @@ impl TableSchema {
     fn validate_version(&self) -> Result<()> {
         match self.version {
             CURRENT_SCHEMA_VERSION => Ok(()),
-            v if v > CURRENT_SCHEMA_VERSION => {
-                let remedy = "use a Siltstone that knows this version, or keep the table's writers on an older Paimon";
-                Err(FormatError::unsupported(format!("schema version {v}"), remedy))
-            }
-            v if v >= 1 && self.options.contains_key("file.format") => Ok(()),
-            v if v >= 1 => {
+            1..CURRENT_SCHEMA_VERSION if self.options.contains_key("file.format") => Ok(()),
+            v @ 1..CURRENT_SCHEMA_VERSION => {
                 let what =
                     format!("schema version {v} (or none) without option `file.format`, which means ORC data files,");
                 Err(FormatError::unsupported(
@@ -50,7 +46,11 @@ impl TableSchema {
                     "set file.format explicitly with Java Paimon and rewrite the data files as parquet",
                 ))
             }
-            v => Err(FormatError::invalid(format!("schema version {v}"), "versions start at 1")),
+            v @ ..1 => Err(FormatError::invalid(format!("schema version {v}"), "versions start at 1")),
+            v => {
+                let remedy = "use a Siltstone that knows this version, or keep the table's writers on an older Paimon";
+                Err(FormatError::unsupported(format!("schema version {v}"), remedy))
+            }
         }
     }
 

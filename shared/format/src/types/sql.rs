@@ -112,6 +112,7 @@ mod tests {
             DataType::parse_sql(" map < string , int > not  null").unwrap().to_string(),
             "MAP<STRING, INT> NOT NULL"
         );
+        assert_eq!(DataType::parse_sql("ARRAY<INT> null").unwrap().to_string(), "ARRAY<INT>");
     }
 
     #[test]
@@ -131,6 +132,13 @@ mod tests {
             assert!(error.contains(words), "{text}: {error}");
         }
         assert!(DataType::parse_sql(&"ARRAY<".repeat(100)).is_err());
-        assert!(DataType::parse_sql(&format!("{}INT{}", "ARRAY<".repeat(100), ">".repeat(100))).is_err());
+        for (open, close) in [("ARRAY<", ">"), ("MAP<INT, ", ">"), ("MAP<", ", INT>"), ("ROW<x ", ">")] {
+            let nested =
+                |depth: usize| DataType::parse_sql(&format!("{}INT{}", open.repeat(depth), close.repeat(depth)));
+            assert!(nested(MAX_DEPTH).is_ok(), "{open}");
+            assert!(nested(MAX_DEPTH + 1).unwrap_err().to_string().contains("too deep"), "{open}");
+        }
+        let padded = |length: usize| DataType::parse_sql(&format!("{:length$}", "INT"));
+        assert!(padded(MAX_LENGTH).is_ok() && padded(MAX_LENGTH + 1).is_err());
     }
 }

@@ -345,9 +345,21 @@ mod tests {
             "VARCHAR(99999999999999)",
             "TIMESTAMP(3) WITH ZONE",
             "INT\u{0}",
+            "DECIMAL(5)(2)",
+            "DECIMAL((5)",
+            "DECIMAL)",
+            "DECIMAL()",
+            "DECIMAL 5",
+            "DECIMAL(5 2)",
+            "DECIMAL,",
+            "TIMESTAMP(3 WITHOUT TIME ZONE)",
         ] {
             assert_eq!(DataType::parse(text).unwrap_err().kind(), ErrorKind::Invalid, "{text}");
         }
+        assert!(DataType::parse("INT\u{0}").unwrap_err().to_string().contains("a character that no type has"));
+        assert!(DataType::parse("nope").unwrap_err().to_string().contains("type `nope`"));
+        let padded = |length: usize| DataType::parse(&format!("{:length$}", "INT"));
+        assert!(padded(MAX_LENGTH).is_ok() && padded(MAX_LENGTH + 1).is_err());
         assert!(DataType::parse(&"(".repeat(100_000)).is_err());
     }
 

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use arrow::array::Array;
 use proptest::prelude::*;
 use siltstone_format::{
     schema::{Column, TableSchema},
@@ -29,7 +30,19 @@ fn layout(key_type: &str, options: &[(&str, &str)]) -> FileLayout {
 fn key_value(layout: &FileLayout, key: i64) -> Value {
     match layout.values().field(0).data_type() {
         arrow::datatypes::DataType::Int64 => Value::BigInt(key),
-        _ => Value::String(format!("{key:05}")),
+        // Ten keys each have the same first eight bytes.
+        _ => Value::String(format!("{:03}-keys-{:02}", key / 10, key % 10)),
+    }
+}
+
+fn key_of(value: Value) -> i64 {
+    match value {
+        Value::BigInt(key) => key,
+        Value::String(text) => {
+            let (tens, ones) = text.split_once("-keys-").unwrap();
+            tens.parse::<i64>().unwrap() * 10 + ones.parse::<i64>().unwrap()
+        }
+        other => panic!("{other:?}"),
     }
 }
 
@@ -74,11 +87,7 @@ fn merged(
         let batch = batch.unwrap();
         assert!(batch.len() <= 4);
         for row in 0..batch.len() {
-            let key = match row_at(&batch.values, &[0], row).remove(0) {
-                Value::BigInt(k) => k,
-                Value::String(s) => s.parse().unwrap(),
-                other => panic!("{other:?}"),
-            };
+            let key = key_of(row_at(&batch.values, &[0], row).remove(0));
             let number = batch.sequence.value(row);
             assert_eq!(
                 row_at(&batch.values, &[2], row),
@@ -156,6 +165,41 @@ fn a_null_sequence_field_loses_in_both_directions() {
     let l = layout("BIGINT", &[("sequence.field", "s"), ("sequence.field.sort-order", "descending")]);
     let input = [vec![(1, 10, INSERT, Some(9))], vec![(1, 1, INSERT, Some(2))]];
     assert_eq!(merged(&l, &input, DropDeletes::All, 8), [(1, 1, INSERT)], "the smaller value wins");
+}
+
+#[test]
+fn an_update_that_only_has_its_old_side_leaves_nothing() {
+    let l = layout("BIGINT", &[]);
+    let input = [vec![(1, 10, UPDATE_BEFORE, None)], vec![(1, 1, INSERT, None), (2, 2, INSERT, None)]];
+    assert_eq!(merged(&l, &input, DropDeletes::Keep, 8), [(2, 2, INSERT)]);
+}
+
+#[test]
+fn the_largest_key_is_merged_as_any_other() {
+    let l = layout("BIGINT", &[]);
+    let input = [
+        vec![(i64::MAX, 10, INSERT, None)],
+        vec![(i64::MIN, 1, INSERT, None)],
+        vec![(i64::MAX, 2, INSERT, None)],
+        vec![],
+    ];
+    assert_eq!(merged(&l, &input, DropDeletes::Keep, 8), [(i64::MIN, 1, INSERT), (i64::MAX, 10, INSERT)]);
+}
+
+#[test]
+fn output_batches_end_at_the_bytes_given_with_one_row_at_the_least() {
+    let l = layout("BIGINT", &[]);
+    let rows: Vec<Row> = (0..100).map(|k| (k, 100 + k, INSERT, Some(1))).collect();
+    let whole = batch(&l, &rows);
+    let bytes: usize = whole.values.columns().iter().map(|c| c.to_data().get_slice_memory_size().unwrap()).sum();
+    let lengths = |batch_bytes| {
+        let settings = MergeSettings { batch_bytes, ..MergeSettings::default() };
+        let merge = Merge::new(&l, runs(&l, std::slice::from_ref(&rows), 100), settings).unwrap();
+        merge.map(|batch| batch.unwrap().len()).collect::<Vec<_>>()
+    };
+    assert_eq!(lengths(1), [1; 100]);
+    assert_eq!(lengths(bytes / 100 * 10), [10; 10]);
+    assert_eq!(lengths(usize::MAX), [100]);
 }
 
 #[test]

@@ -12,24 +12,12 @@ use crate::levels::{LevelRun, Levels};
 /// Picks the next unit of a bucket, or nothing. `now_ms` is only used by `compaction.optimization-interval`.
 #[must_use]
 pub fn pick(levels: &Levels, options: &PickOptions, now_ms: i64) -> Option<CompactUnit> {
-    let runs = levels.runs();
+    let beyond = levels.runs().len().checked_sub(options.trigger);
     early_full(levels, options, now_ms)
         .or_else(|| size_amplification(levels, options))
-        .or_else(|| {
-            (runs.len() >= options.trigger).then(|| by_size_ratio(levels, options, 1, PickReason::SizeRatio)).flatten()
-        })
-        .or_else(|| {
-            (runs.len() > options.trigger)
-                .then(|| by_size_ratio(levels, options, runs.len() - options.trigger + 1, PickReason::RunCount))
-                .flatten()
-        })
+        .or_else(|| beyond.and_then(|_| by_size_ratio(levels, options, 1, PickReason::SizeRatio)))
+        .or_else(|| beyond.and_then(|runs| by_size_ratio(levels, options, runs + 1, PickReason::RunCount)))
         .or_else(|| options.force_up_level_0.then(|| force_level_0(levels, options)).flatten())
-        .filter(|unit| !is_done_already(unit))
-}
-
-/// One file that is on its output level already: rewriting it wins nothing.
-fn is_done_already(unit: &CompactUnit) -> bool {
-    matches!(unit.files.as_slice(), [only] if only.level == unit.output_level)
 }
 
 fn early_full(levels: &Levels, options: &PickOptions, now_ms: i64) -> Option<CompactUnit> {
@@ -146,6 +134,25 @@ mod tests {
     }
 
     #[test]
+    fn exactly_twice_the_oldest_is_not_too_much() {
+        let reason = |newer| picked(&[(0, newer), (5, 100)], &trigger(2)).unwrap().2;
+        assert_eq!((reason(200), reason(201)), (PickReason::SizeRatio, PickReason::SizeAmplification));
+    }
+
+    #[test]
+    fn a_run_is_of_similar_size_up_to_the_ratio() {
+        let got = |next| picked(&[(0, 100), (0, next), (5, 100_000)], &trigger(2)).unwrap();
+        assert_eq!(got(101), (4, vec![100, 101], PickReason::SizeRatio));
+        assert_eq!(got(102), (4, vec![100, 102], PickReason::RunCount));
+    }
+
+    #[test]
+    fn once_two_runs_are_picked_no_other_run_of_level_0_or_1_is_left_behind() {
+        let got = picked(&[(0, 1), (0, 1), (0, 9), (5, 1000)], &trigger(3)).unwrap();
+        assert_eq!(got, (4, vec![1, 1, 9], PickReason::SizeRatio));
+    }
+
+    #[test]
     fn runs_of_similar_size_go_just_above_the_next_larger_run() {
         let got = picked(&[(0, 1), (0, 1), (0, 2), (4, 50), (5, 1000)], &trigger(5)).unwrap();
         assert_eq!(got, (3, vec![1, 1, 2], PickReason::SizeRatio));
@@ -175,6 +182,8 @@ mod tests {
         let options = PickOptions { force_up_level_0: true, ..trigger(5) };
         assert_eq!(picked(&[(0, 1), (5, 1000)], &options).unwrap(), (4, vec![1], PickReason::ForceLevel0));
         assert_eq!(picked(&[(5, 1000)], &options), None);
+        let beside_level_1 = picked(&[(0, 1), (1, 1000), (5, 100_000)], &options).unwrap();
+        assert_eq!(beside_level_1, (1, vec![1, 1000], PickReason::ForceLevel0), "no level lies between");
     }
 
     #[test]
@@ -187,8 +196,16 @@ mod tests {
         assert_eq!(pick(&levels, &due, 1_100).unwrap().reason, PickReason::EarlyFull);
         let grown = PickOptions { incremental_size_threshold: Some(99), ..trigger(5) };
         assert_eq!(pick(&levels, &grown, 0).unwrap().files.len(), 2);
-        let small = PickOptions { total_size_threshold: Some(201), ..trigger(5) };
-        assert_eq!(pick(&levels, &small, 0).unwrap().output_level, Level(5));
+        let small = |limit| PickOptions { total_size_threshold: Some(limit), ..trigger(5) };
+        assert_eq!(pick(&levels, &small(201), 0).unwrap().output_level, Level(5));
+        assert_eq!(pick(&levels, &small(200), 0), None);
+    }
+
+    #[test]
+    fn only_what_lies_above_the_max_level_counts_as_grown() {
+        let grown = |limit| PickOptions { incremental_size_threshold: Some(limit), ..trigger(5) };
+        assert_eq!(picked(&[(0, 60), (4, 40), (5, 1000)], &grown(100)), None);
+        assert_eq!(picked(&[(0, 60), (4, 40), (5, 1000)], &grown(99)).unwrap().2, PickReason::EarlyFull);
     }
 
     fn cut(runs: &[(i32, i64)], most: usize) -> (i32, Vec<i64>) {
