@@ -19,10 +19,14 @@ function architecture(): Architecture {
 }
 
 const shards = context('shards');
-const stack = new Stack(app, 'Siltstone', { description: 'Siltstone: a Kinesis stream as an upserted Paimon table on S3' });
-new SiltstoneTable(stack, 'Orders', {
-  database: context('database') ?? 'shop',
-  table: context('table') ?? 'orders',
+const database = context('database') ?? 'shop';
+const table = context('table') ?? 'orders';
+// A stack of its own for each table: another table never takes over the functions of the first.
+const stack = new Stack(app, `Siltstone-${database}-${table}`.replace(/[^A-Za-z0-9-]/g, '-'), { description: 'Siltstone: a Kinesis stream as an upserted Paimon table on S3',
+});
+new SiltstoneTable(stack, 'Table', {
+  database,
+  table,
   codeDir: context('codeDir') ?? path.join(process.cwd(), '..', '..', 'target', 'lambda'),
   architecture: architecture(),
   ...(shards === undefined ? {} : { shards: Number(shards) }),

@@ -230,7 +230,7 @@ pub(crate) struct Create {
     /// Field of plain JSON records that holds the operation: d and delete delete; c, r, u, insert, update, upsert and the like store the row; other words go to the quarantine.
     #[arg(long, value_name = "FIELD")]
     pub(crate) op_field: Option<String>,
-    /// Full decoder configuration (JSON file): format, mapping, limits. Overrides --format.
+    /// Full decoder configuration (JSON file): format, mapping, limits; functions/ingest/README.md lists it. Overrides --format.
     #[arg(long, value_name = "FILE")]
     pub(crate) decoder: Option<PathBuf>,
 }
@@ -297,7 +297,7 @@ pub(crate) enum Output {
 pub(crate) struct Scan {
     /// db.table
     pub(crate) table: String,
-    /// Rows to keep: column op literal [and ...].
+    /// Rows to keep: COLUMN OP LITERAL or COLUMN is [not] null, joined by `and`; OP is one of = != < <= > >=, text stands in 'quotes'.
     #[arg(long = "where", value_name = "FILTER")]
     pub(crate) filter: Option<String>,
     /// Columns to show, comma separated.
@@ -423,7 +423,7 @@ pub(crate) struct QuarantineReplay {
     pub(crate) table: String,
     /// Positions as `list` prints them; all that are in quarantine where none is given.
     pub(crate) positions: Vec<String>,
-    /// Decode with this configuration (JSON file) instead of that of the table's feed.
+    /// Decode with this configuration (JSON file, see functions/ingest/README.md) instead of that of the table's feed.
     #[arg(long, value_name = "FILE")]
     pub(crate) decoder: Option<PathBuf>,
 }

@@ -344,6 +344,18 @@ fn a_partition_value_that_no_object_key_can_hold_is_rejected() {
 }
 
 #[test]
+fn the_configuration_that_the_readme_shows_is_one() {
+    let readme = include_str!("../../../functions/ingest/README.md");
+    let shown = readme.split("```json").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let read: DecoderConfig = serde_json::from_str(shown).unwrap();
+    assert_eq!(read.partitions, DecoderConfig::default().partitions, "the defaults that it states");
+    let written = serde_json::to_value(DecoderConfig::default()).unwrap();
+    for field in written.as_object().unwrap().keys() {
+        assert!(readme.contains(&format!("`{field}`")), "{field} is not in its table");
+    }
+}
+
+#[test]
 fn a_quarantined_record_keeps_its_bytes_and_place() {
     let record = QuarantinedRecord {
         stream: "arn:aws:kinesis:us-east-1:000000000000:stream/s".into(),

@@ -346,6 +346,15 @@ async fn latest_schema_id(ports: &Ports, at: &TableRef, location: &TableLocation
         })
 }
 
+/// Which life of its name a table is: another one after it was dropped and created again.
+///
+/// # Errors
+/// As [`load_pointer`].
+pub async fn life_of(ports: &Ports, at: &TableRef) -> Result<String> {
+    let location = TableLocation::new(&at.location())?;
+    Ok(load_pointer(ports, at, &location).await?.0.table_uuid)
+}
+
 /// The pointer of a table, with the size of its item in bytes.
 ///
 /// # Errors

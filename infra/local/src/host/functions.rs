@@ -161,6 +161,8 @@ impl Function for Runner {
 pub struct Hosted {
     /// The table.
     pub at: TableRef,
+    /// Its life: a table that is created again under its name is read from the beginning of its stream.
+    pub table_uuid: String,
     /// The stream that feeds it.
     pub stream: String,
     /// Settings of its event source mapping.
@@ -170,12 +172,17 @@ pub struct Hosted {
 }
 
 impl Hosted {
-    pub(super) async fn new(shared: &Shared, at: TableRef, stream: String) -> Result<Arc<Self>, String> {
+    pub(super) async fn new(
+        shared: &Shared,
+        at: TableRef,
+        table_uuid: String,
+        stream: String,
+    ) -> Result<Arc<Self>, String> {
         let checkpoints = match &shared.config.dir {
             Some(dir) => {
                 let dir = dir.join("mappings");
                 std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-                Some(dir.join(format!("{}-{stream}.json", at.name)))
+                Some(dir.join(format!("{}-{stream}-{table_uuid}.json", at.name)))
             }
             None => None,
         };
@@ -190,7 +197,7 @@ impl Hosted {
         for role in [Role::Ingest, Role::Compact, Role::Maintain] {
             runners.insert(role, Arc::new(runner(shared, &at, role)?));
         }
-        Ok(Arc::new(Self { at, stream, mapping, runners, running: Mutex::default() }))
+        Ok(Arc::new(Self { at, table_uuid, stream, mapping, runners, running: Mutex::default() }))
     }
 
     /// Runs maintenance once, then delivers records.

@@ -15,7 +15,7 @@ use std::{
 
 use siltstone_aws::{Clients, Endpoints as ClientEndpoints, Stores, Timeouts, create_items_table};
 use siltstone_store::{Clock, RandomIds, SystemClock};
-use siltstone_table::{Ports, TableName, TableRef, catalog, settings::Feed};
+use siltstone_table::{Ports, TableName, TableRef, catalog, settings::Feed, table::life_of};
 use tokio::{sync::Notify, task::JoinHandle};
 
 pub use functions::{Bootstraps, Hosted, Mode, Role, Runner};
@@ -136,16 +136,17 @@ impl Shared {
         self.tables().retain(|name, _| names.contains(name));
         for name in names {
             let at = TableRef::new(&self.config.warehouse, name.clone());
-            let feed = Feed::load(&self.ports, &at).await.ok();
-            let Some(feed) = feed else {
+            let (Ok(feed), Ok(table_uuid)) = (Feed::load(&self.ports, &at).await, life_of(&self.ports, &at).await)
+            else {
                 self.tables().remove(&name);
                 continue;
             };
             let stream = feed.stream_arn.rsplit('/').next().unwrap_or_default().to_owned();
-            if self.tables().get(&name).is_some_and(|hosted| hosted.stream == stream) {
+            let same = |hosted: &Arc<Hosted>| hosted.stream == stream && hosted.table_uuid == table_uuid;
+            if self.tables().get(&name).is_some_and(same) {
                 continue;
             }
-            match Hosted::new(self, at, stream).await {
+            match Hosted::new(self, at, table_uuid, stream).await {
                 Ok(hosted) => {
                     self.tables().insert(name, hosted.clone());
                     // The mapping is in the control API from here on, so that `maintain` finds it.

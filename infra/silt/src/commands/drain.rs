@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use siltstone_commit::pointer::TableState;
 use siltstone_table::{
     Purpose,
     backlog::{ShardBacklog, backlog},
@@ -31,6 +32,12 @@ pub(crate) async fn run(place: &Place, args: Drain, out: &mut Out) -> Result<Don
     let bar = out::progress("shards with records that are not in the table yet:", None);
     let until = table.ports.clock.now_ms() + i64::from(args.seconds) * 1_000;
     loop {
+        if table.pointer().await?.state == TableState::Paused {
+            return Err(Failure::Unavailable(format!(
+                "{} is paused: `silt resume {}` lets its stream be read again",
+                args.table, args.table
+            )));
+        }
         let behind = backlog(&table, &streams, stream).await?;
         if behind.is_empty() {
             bar.finish_and_clear();
@@ -51,7 +58,7 @@ fn not_drained(stream: &str, seconds: u32, behind: &[ShardBacklog]) -> String {
     let worst = behind.iter().max_by_key(|shard| shard.behind_ms);
     let shard = worst.map_or_else(String::new, |s| format!(", {} by {} s", s.shard, s.behind_ms / 1_000));
     format!(
-        "after {seconds} s, {} shards of {stream} have records that are not in the table{shard}: look at the ingest function's errors, and stop producers first",
+        "after {seconds} s, {} shards of {stream} have records that are not in the table{shard}: look at the ingest function's errors (`silt local -v` prints them, on AWS its log group has them), and stop producers first",
         behind.len()
     )
 }
