@@ -157,9 +157,9 @@ async fn mapping_is_checked_first_and_what_time_did_not_suffice_for_is_named() {
     let slow = Arc::new(SlowMappings(seen, world.clock.clone()));
     let handler = Handler::new(world.ports.clone(), Some(slow), settings(&[("SILTSTONE_FUNCTION_INGEST", "ingest")]));
     let (report, metrics) = run_on(&handler, "{}", START + 60_000).await;
-    let left: Vec<String> = ["publication", "plan", "expire", "slots", "sweep"].map(str::to_owned).into();
+    let left: Vec<String> = ["publication", "fold", "plan", "expire", "slots", "sweep"].map(str::to_owned).into();
     assert_eq!(report, MaintainReport { left, ..MaintainReport::default() });
-    assert_eq!((value(&metrics, "Left"), value(&metrics, "Failed")), (5, 0));
+    assert_eq!((value(&metrics, "Left"), value(&metrics, "Failed")), (6, 0));
     require_mapping(&world.ports, &settings(&[]).table, STREAM).await.expect("ingest goes on");
     let (report, _) = run_on(&handler, "{}", START + 600_000).await;
     assert_eq!((report.left.len(), report.snapshot, report.swept), (0, Some(5), true));

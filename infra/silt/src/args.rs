@@ -297,7 +297,7 @@ pub(crate) enum Output {
 pub(crate) struct Scan {
     /// db.table
     pub(crate) table: String,
-    /// Rows to keep: COLUMN OP LITERAL or COLUMN is [not] null, joined by `and`; OP is one of = != < <= > >=, text stands in 'quotes'.
+    /// Rows to keep: COLUMN OP LITERAL or COLUMN is null, COLUMN is not null, joined by `and`; OP is one of = != < <= > >=, text stands in 'quotes'.
     #[arg(long = "where", value_name = "FILTER")]
     pub(crate) filter: Option<String>,
     /// Columns to show, comma separated.

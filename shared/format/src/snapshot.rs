@@ -118,12 +118,10 @@ fn sum_of(bytes: &[u8], digits: &std::ops::Range<usize>) -> String {
     format!("{:08x}", sum.finalize())
 }
 
-/// Whether a snapshot object carries a checksum, as all of ours do, and what other engines copy of them: tags in a layout of their own, where
-/// it says nothing about the bytes.
+/// Whether a snapshot object carries its checksum, as all of ours do.
 #[must_use]
 pub fn is_sealed(bytes: &[u8]) -> bool {
-    let key = format!("\"{SUM}\"");
-    bytes.windows(key.len()).any(|window| window == key.as_bytes())
+    digits_in(bytes).is_some()
 }
 
 fn current_version() -> i32 {
@@ -310,7 +308,6 @@ mod tests {
         }
         let pretty = serde_json::to_vec_pretty(&serde_json::from_slice::<serde_json::Value>(&sealed).unwrap()).unwrap();
         assert_eq!(Snapshot::from_json("t/tag/tag-v1", &pretty).unwrap(), snapshot);
-        assert!(is_sealed(&pretty));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use arrow::array::Array;
 use bytes::Bytes;
 use futures::FutureExt;
 use siltstone_commit::{
+    checkpoint::ShardId,
     context::{Incarnation, TableContext},
     io::{ItemName, ItemRecord},
     pointer::{Pointer, TableState},
@@ -179,6 +180,11 @@ impl View for Sight<'_> {
     fn rows(&self, entry: &ManifestEntry, body: &Bytes) -> Vec<Row> {
         let row = |r: &SimRow| Row { key: r.key, sequence: r.sequence, shard: r.source, position: r.number };
         self.sim_rows(entry, body).iter().map(row).collect()
+    }
+
+    /// A row tells its source; through which shards its records came changes with splits and merges (the oracle compares orders).
+    fn shard_of(&self, _: &Row) -> Option<ShardId> {
+        None
     }
 }
 

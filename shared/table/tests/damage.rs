@@ -2,7 +2,7 @@
 //! each verb answers with an error that names the object and has written nothing, or with exactly what it answers without the damage.
 //! A deep check finds the damage, save for what no reader could see ([`is_excused`] says what and why).
 //!
-//! One table in memory (two partitions of two buckets, a changelog, compacted and not, expired, a tag, more shards than the pointer holds) is copied for
+//! One table in memory (two partitions of two buckets, a changelog, compacted and not, expired, more shards than the pointer holds) is copied for
 //! each case. A verb that does not read the damaged object cannot answer otherwise, so only those that do are asked. Here verbs take turns over
 //! the places; `cargo test -p siltstone-table --test damage -- --ignored` asks all of them everywhere.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
@@ -195,7 +195,6 @@ enum Verb {
     Describe,
     Scan,
     ScanOldest,
-    ScanTag,
     Changelog,
     Files,
     Snapshots,
@@ -207,11 +206,10 @@ enum Verb {
     Ingest,
 }
 
-const VERBS: [Verb; 14] = [
+const VERBS: [Verb; 13] = [
     Verb::Describe,
     Verb::Scan,
     Verb::ScanOldest,
-    Verb::ScanTag,
     Verb::Changelog,
     Verb::Files,
     Verb::Snapshots,
@@ -230,9 +228,6 @@ const HOUR: std::time::Duration = std::time::Duration::from_secs(3_600);
 /// The oldest snapshot that the table still has, to which it is rolled back too.
 const OLDEST: SnapshotId = SnapshotId(3);
 
-/// A tag of a snapshot that has expired.
-const TAG: &str = "kept";
-
 impl Verb {
     fn is_for_bare(self) -> bool {
         !matches!(self, Self::Expire | Self::Rollback | Self::Ingest)
@@ -243,8 +238,9 @@ impl Verb {
     }
 }
 
-async fn rows(table: &Table, version: Version) -> Result<String> {
+async fn rows(table: &Table, snapshot: Option<SnapshotId>) -> Result<String> {
     let mut rows = Vec::new();
+    let version = snapshot.map_or(Version::Current, Version::Snapshot);
     let request = ScanRequest { version, ..ScanRequest::default() };
     scan(table, &request, |row| {
         rows.push(format!("{:?}", row.values));
@@ -272,9 +268,8 @@ impl Place {
                 let current = table.snapshot(&Version::Current).await?;
                 Ok(format!("{:?} {current:?} {pointer:?}", table.schema))
             }
-            Verb::Scan => rows(&self.table(Purpose::Read).await?, Version::Current).await,
-            Verb::ScanOldest => rows(&self.table(Purpose::Read).await?, Version::Snapshot(OLDEST)).await,
-            Verb::ScanTag => rows(&self.table(Purpose::Read).await?, Version::Tag(TAG.to_owned())).await,
+            Verb::Scan => rows(&self.table(Purpose::Read).await?, None).await,
+            Verb::ScanOldest => rows(&self.table(Purpose::Read).await?, Some(OLDEST)).await,
             Verb::Changelog => {
                 let mut out = String::new();
                 changelog(&self.table(Purpose::Read).await?, &ScanRequest::default(), |id, row| {
@@ -382,11 +377,6 @@ async fn table(salt: i64) -> (State, TableRef) {
         ingest.handle(&batch(1_000 + 10 * n, &rows), FAR).await.unwrap();
         world.clock.advance(std::time::Duration::from_secs(60));
         match n {
-            1 => {
-                let context = &world.open().await.context;
-                let tagged = world.ports.objects.get(&context.location.snapshot(SnapshotId(2))).await.unwrap();
-                world.ports.objects.put(&context.location.tag(TAG), tagged.bytes, PutMode::IfAbsent).await.unwrap();
-            }
             2 => drop(world.compact_all(CompactRequest::Full).await),
             3 => {
                 world.clock.advance(HOUR);
@@ -402,7 +392,6 @@ async fn table(salt: i64) -> (State, TableRef) {
 enum Kind {
     Schema,
     Snapshot,
-    Tag,
     Latest,
     Earliest,
     ManifestList,
@@ -419,7 +408,6 @@ fn kind(key: &str) -> Kind {
         "EARLIEST" => Kind::Earliest,
         _ if name.starts_with("schema-") => Kind::Schema,
         _ if name.starts_with("snapshot-") => Kind::Snapshot,
-        _ if name.starts_with("tag-") => Kind::Tag,
         _ if name.starts_with("manifest-list-") => Kind::ManifestList,
         _ if name.starts_with("manifest-") => Kind::Manifest,
         _ if name.starts_with("data-") => Kind::Data,
@@ -502,11 +490,11 @@ fn is_cautious(verb: Verb, damage: Damage, key: &str) -> bool {
     damage == Damage::Missing && (verb == Verb::Expire || oldest && matches!(verb, Verb::Snapshots | Verb::Changelog))
 }
 
-/// What a deep check need not find: Siltstone's own objects, of which a bare table knows nothing; a missing EARLIEST, which other engines do
-/// not write and without which every reader lists; a missing tag, which its owner may have deleted.
+/// What a deep check need not find: Siltstone's own objects, of which a bare table knows nothing, and a missing EARLIEST, which other engines do
+/// not write and without which every reader lists.
 fn is_excused(authority: Authority, damage: Damage, key: &str) -> bool {
     let checkpoints = authority == Authority::Bare && kind(key) == Kind::Checkpoints;
-    checkpoints || matches!(kind(key), Kind::Earliest | Kind::Tag) && damage == Damage::Missing
+    checkpoints || kind(key) == Kind::Earliest && damage == Damage::Missing
 }
 
 /// Whether words name an object; the only schema of a bare table is named by what was looked for.
@@ -577,7 +565,7 @@ async fn one(asking: &Asked, damage: &Changes, key: &str, damage_name: Damage, f
                 if verb.writes() {
                     let table = asked.table(Purpose::Read).await;
                     let rows = match table {
-                        Ok(table) => rows(&table, Version::Current).await,
+                        Ok(table) => rows(&table, None).await,
                         Err(error) => Err(error),
                     };
                     match rows {
@@ -607,7 +595,7 @@ async fn wanted(
         let place = state.place(at, authority, &Changes::default()).await;
         let answer = place.ask(verb).await.unwrap_or_else(|e| panic!("{verb:?}: {e}"));
         let read = place.store.read.lock().unwrap().clone();
-        let after = rows(&place.table(Purpose::Read).await.unwrap(), Version::Current).await.unwrap();
+        let after = rows(&place.table(Purpose::Read).await.unwrap(), None).await.unwrap();
         wanted.insert(verb, (answer, after, read));
     }
     wanted
@@ -649,7 +637,7 @@ async fn matrix(authority: Authority, all: bool) -> Faults {
     assert_eq!(wanted[&Verb::CheckDeep].0, "", "the table itself is good");
     let others: BTreeMap<Kind, Bytes> =
         other.objects.iter().map(|(key, object)| (kind(key), object.bytes.clone())).collect();
-    assert_eq!(others.len(), 10, "every kind of object is there: {:?}", others.keys());
+    assert_eq!(others.len(), 9, "every kind of object is there: {:?}", others.keys());
     let keys = chosen(&state, if all { 4 } else { 2 });
     let asking = Arc::new(Asked { state, at, authority, wanted, all });
     let mut jobs = tokio::task::JoinSet::new();

@@ -308,17 +308,17 @@ async fn a_batch_found_to_be_committed_names_a_snapshot_that_holds_it() {
     let (other, mut rows) = (world.ingest(), batch(1, &[row(2, "b")]));
     rows.shard = "shardId-000000000001".to_owned();
     // The answer of the commit is lost, and another shard commits before it is looked up.
-    let plan = FaultPlan::none().on("put", "pointer", 1, Fault::LoseAnswer).act_before(
-        "get",
+    let plan = FaultPlan::none().on("put_item", "pointer", 1, Fault::LoseAnswer).act_before(
+        "get_item",
         "pointer",
-        2,
+        3,
         move || async move {
             other.handle(&rows, FAR).await.unwrap();
         },
     );
     let report = world.faulty(&plan).handle(&batch(1, &[row(1, "a")]), FAR).await.unwrap();
-    let held = world.rows(report.snapshot).await;
-    assert!(report.snapshot.is_some() && held.contains(&(1, "a".to_owned())), "{report:?}: {held:?}");
+    assert_eq!(report.snapshot, Some(2), "the other's, on top of this one's");
+    assert_eq!(world.rows(report.snapshot).await, pairs(&[(1, "a"), (2, "b")]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

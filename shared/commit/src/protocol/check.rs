@@ -227,7 +227,12 @@ impl Checker<'_> {
             let key = context.location.snapshot(id);
             let Some(object) = self.get(&key).await? else { continue };
             let Some(snapshot) = self.found(&key, codec::decode_snapshot(&key, &object.body))? else { continue };
-            self.seal(&key, &snapshot, &object.body);
+            if Incarnation::is_ours(&snapshot.commit_user) && !is_sealed(&object.body) {
+                self.note(
+                    &key,
+                    "it is Siltstone's and has no checksum: it is of before there were any, or damaged just there",
+                );
+            }
             self.result.snapshots += 1;
             let ours = current.filter(|c| c.id == id);
             if ours.is_some_and(|c| !tip::same_snapshot(c, &snapshot)) {
@@ -349,15 +354,6 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn seal(&mut self, key: &str, snapshot: &Snapshot, body: &[u8]) {
-        if Incarnation::is_ours(&snapshot.commit_user) && !is_sealed(body) {
-            self.note(
-                key,
-                "it is Siltstone's and has no checksum: it is of before there were any, or damaged just there",
-            );
-        }
-    }
-
     /// Tags, and what branches hold: snapshots that are kept for their own sake.
     async fn tags(&mut self) -> Result<(), CommitError> {
         let is_branch = |key: &str| {
@@ -374,7 +370,6 @@ impl Checker<'_> {
         for key in keys {
             let Some(object) = self.get(&key).await? else { continue };
             if let Some(tag) = self.found(&key, codec::decode_snapshot(&key, &object.body))? {
-                self.seal(&key, &tag, &object.body);
                 self.content(&key, &tag).await?;
             }
         }

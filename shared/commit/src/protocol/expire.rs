@@ -264,7 +264,7 @@ async fn dead_files(
     }
     let pinned = if dead.is_empty() { &[] } else { pinned };
     for root in pinned {
-        for key in held(io, step, context, root).await.map_err(|error| root.below(error))? {
+        for key in held(io, step, context, root).await? {
             dead.remove(&key);
         }
     }
@@ -328,8 +328,7 @@ async fn dead_manifests(
     let mut alive = Reach::default();
     alive.add_lists(io, step, context, kept, false).await?;
     for root in pinned {
-        let added = alive.add_lists(io, step, context, &root.snapshot, root.partial).await;
-        added.map_err(|error| root.below(error))?;
+        alive.add_lists(io, step, context, &root.snapshot, root.partial).await?;
     }
     alive.add_manifest_names(context);
     let mut dead = Reach::default();

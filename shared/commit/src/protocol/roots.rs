@@ -19,28 +19,9 @@ use crate::{
 /// A snapshot that is kept for its own sake.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Root {
-    /// Its object.
-    pub(crate) key: String,
     pub(crate) snapshot: Snapshot,
     /// Its lists may have been cleaned on purpose: only what is still there counts.
     pub(crate) partial: bool,
-}
-
-impl Root {
-    /// What is missing or damaged below a root may be fine, and the root another table's: its name is said too.
-    pub(crate) fn below(&self, error: CommitError) -> CommitError {
-        match error {
-            CommitError::Corrupt { object, reason } => CommitError::corrupt(
-                object,
-                format!("{reason}; {} names it: restore one of them, or delete that", self.key),
-            ),
-            error if error.is_not_found() => CommitError::corrupt(
-                &self.key,
-                format!("what it names is not there ({error}): restore that, or delete this"),
-            ),
-            other => other,
-        }
-    }
 }
 
 /// Tags, branches' snapshots and tags, decoupled changelogs.
@@ -63,8 +44,7 @@ async fn read_roots(io: &Io, step: StepName, keys: Vec<(String, bool)>) -> Resul
     let mut roots = Vec::new();
     for ((key, partial), object) in keys.into_iter().zip(objects) {
         if let Some(object) = object {
-            let snapshot = codec::decode_snapshot(&key, &object.body)?;
-            roots.push(Root { key, snapshot, partial });
+            roots.push(Root { snapshot: codec::decode_snapshot(&key, &object.body)?, partial });
         }
     }
     Ok(roots)

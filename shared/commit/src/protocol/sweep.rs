@@ -64,8 +64,7 @@ pub(crate) async fn run(io: Io, context: TableContext, options: SweepOptions) ->
     add_snapshots(&io, &context, &mut reach).await?;
     add_staged(&io, &context, &mut reach).await?;
     for root in roots::pinned(&io, steps::SWEEP_ROOTS, &context).await? {
-        let added = reach.add_lists(&io, steps::SWEEP_ROOTS, &context, &root.snapshot, root.partial).await;
-        added.map_err(|error| root.below(error))?;
+        reach.add_lists(&io, steps::SWEEP_ROOTS, &context, &root.snapshot, root.partial).await?;
         reach.add_files(&io, steps::SWEEP_ROOTS, &context, root.partial).await?;
     }
     let before = cutoff.saturating_sub(options.clock_skew_ms);

@@ -17,10 +17,7 @@ use siltstone_format::{
     snapshot::{CommitKind, Snapshot},
 };
 
-use super::{
-    explore::Digest,
-    fixture::{self, Row},
-};
+use super::{explore::Digest, fixture::Row};
 use crate::{
     changes::{Change, Outcome},
     checkpoint::{Checkpoint, Checkpoints, Lookup, Position, ShardId},
@@ -43,6 +40,8 @@ pub trait View {
     fn pointer(&self) -> Option<ItemRecord>;
     /// Rows of a data file with this content.
     fn rows(&self, entry: &ManifestEntry, body: &Bytes) -> Vec<Row>;
+    /// The shard that a row came through, if the row tells.
+    fn shard_of(&self, row: &Row) -> Option<ShardId>;
 }
 
 /// The watcher.
@@ -197,11 +196,12 @@ impl Monitor {
         }
         for entry in &self.entries(world, &snapshot.delta_manifest_list) {
             for row in self.rows(world, entry) {
-                let own = match before.checkpoints.get(&fixture::shard(row.shard)) {
+                let Some(shard) = world.shard_of(&row) else { continue };
+                let own = match before.checkpoints.get(&shard) {
                     Lookup::Found(checkpoint) => checkpoint.last_sequence,
                     Lookup::Absent | Lookup::NotLoaded => SequenceNumber(0),
                 };
-                let moves = matches!(after.checkpoints.get(&fixture::shard(row.shard)), Lookup::Found(_));
+                let moves = matches!(after.checkpoints.get(&shard), Lookup::Found(_));
                 let above = !moves || row.sequence > own.max(parents).0;
                 invariant!(above, "15: {row:?} is not above {own} and its parents' {parents}");
             }

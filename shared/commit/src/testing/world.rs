@@ -15,6 +15,7 @@ use super::{
     monitor::{Monitor, View},
 };
 use crate::{
+    checkpoint::ShardId,
     context::TableContext,
     error::CommitError,
     io::{
@@ -407,6 +408,10 @@ impl View for World {
 
     fn rows(&self, _: &ManifestEntry, body: &Bytes) -> Vec<Row> {
         fixture::rows(body)
+    }
+
+    fn shard_of(&self, row: &Row) -> Option<ShardId> {
+        Some(fixture::shard(row.shard))
     }
 }
 

@@ -112,7 +112,7 @@ const SHOWN: &[(&str, &[&str])] = &[
             "manifest.compression",
         ],
     ),
-    ("a_commit_gives_up_after_as_many_lost_races_as_the_options_say", &["commit.max-retries"]),
+    ("a_change_of_the_pointer_gives_up_after_as_many_lost_races_as_the_options_say", &["commit.max-retries"]),
     (
         "snapshots_expire_as_the_options_say",
         &["snapshot.num-retained.min", "snapshot.num-retained.max", "snapshot.time-retained", "snapshot.expire.limit"],

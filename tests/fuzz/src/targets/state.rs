@@ -50,6 +50,7 @@ const WORDS: &[&str] = &[
     "subSequence",
     "arrivalMs",
     "partitionKey",
+    "number",
     "schemaId",
     "reject",
     "code",
@@ -70,7 +71,7 @@ pub(super) fn targets(corpus: &Corpus) -> Vec<Target> {
     let target = |name, shape, memory, seeds, run| Target { name, shape, words: WORDS, memory, seeds, run };
     let [pointers, packed, slots] = seeds(corpus);
     let lines = texts_of(&[
-        r#"{"stream":"arn:aws:kinesis:eu-west-1:1:stream/s","shard":"shardId-000000000001","sequence":"49590338271490256608559692538361571095921575989136588898","subSequence":3,"arrivalMs":1700000000000,"partitionKey":"k","schemaId":0,"reject":{"code":"not-json","detail":"is no JSON"},"data":"eyJh"}"#,
+        r#"{"stream":"arn:aws:kinesis:eu-west-1:1:stream/s","shard":"shardId-000000000001","sequence":"49590338271490256608559692538361571095921575989136588898","subSequence":3,"arrivalMs":1700000000000,"partitionKey":"k","number":7,"schemaId":0,"reject":{"code":"not-json","detail":"is no JSON"},"data":"eyJh"}"#,
     ]);
     let tasks = texts_of(&[
         r#"{"table":"shop.orders","warehouse":"lake/wh","partitionArity":0,"partition":"0000000000000000","bucket":3,"version":7,"hops":1}"#,
