@@ -446,7 +446,7 @@ async fn a_change_of_the_pointer_gives_up_after_as_many_lost_races_as_the_option
         assert_eq!(outcome.is_ok(), well, "{outcome:?}");
         assert_eq!(world.rows(None).await.len(), 1);
         if let Err(error) = outcome {
-            assert!(error.to_string().contains("1 attempt"), "{error}");
+            assert!(error.to_string().contains("1 lost race"), "{error}");
         }
     }
 }
