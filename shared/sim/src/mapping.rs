@@ -45,6 +45,10 @@ fn now<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().expect("a stream in memory never waits")
 }
 
+fn parents(reading: &Reading) -> impl Iterator<Item = &String> {
+    reading.shard.parent.iter().chain(&reading.shard.adjacent_parent)
+}
+
 impl Mapping {
     /// Reads a stream from its beginning.
     #[must_use]
@@ -79,9 +83,12 @@ impl Mapping {
         }
     }
 
+    /// Read to its end, which begins once its parents are: a shard that never had a record ends no sooner than they do.
     fn ended(&self, id: &str) -> bool {
         let found = self.shards.iter().find(|reading| reading.shard.id == id);
-        found.is_none_or(|r| r.shard.is_closed() && r.done == r.records.len() && !r.busy)
+        found.is_none_or(|r| {
+            r.shard.is_closed() && r.done == r.records.len() && !r.busy && parents(r).all(|parent| self.ended(parent))
+        })
     }
 
     /// Whether everything was acknowledged.
@@ -94,11 +101,10 @@ impl Mapping {
     #[must_use]
     pub fn ready(&self, now_ms: i64) -> Vec<usize> {
         let ready = |reading: &Reading| {
-            let mut parents = reading.shard.parent.iter().chain(&reading.shard.adjacent_parent);
             !reading.busy
                 && reading.done < reading.records.len()
                 && now_ms >= reading.not_before_ms
-                && parents.all(|parent| self.ended(parent))
+                && parents(reading).all(|parent| self.ended(parent))
         };
         self.shards.iter().enumerate().filter(|(_, reading)| ready(reading)).map(|(place, _)| place).collect()
     }

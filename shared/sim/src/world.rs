@@ -342,8 +342,7 @@ impl World {
     /// The pointer's item comes back as it was, past every condition: a backup is restored. A commit that nobody has published is lost by
     /// that, and was not acknowledged.
     pub fn restore_pointer(&self, item: &Item) {
-        let lost =
-            self.pointer().and_then(|pointer| pointer.snapshot).filter(|snapshot| !self.published(snapshot.id.0));
+        let lost = self.pointer().and_then(|pointer| pointer.snapshot).filter(|snapshot| !self.stands(snapshot));
         if let Some(lost) = lost {
             self.look(|watch, sight| {
                 watch.monitor.forget(sight, &lost);
@@ -379,6 +378,16 @@ impl World {
         let Some((table, pointer)) = self.table().zip(self.pointer()) else { return false };
         let key = table.context.location.snapshot(siltstone_format::id::SnapshotId(id));
         id < pointer.earliest.0 || now(self.0.objects.head(&key)).is_ok()
+    }
+
+    /// Whether this very snapshot has its name on S3, not another engine's that took it first.
+    fn stands(&self, snapshot: &Snapshot) -> bool {
+        let Some(table) = self.table() else { return false };
+        let name = table.context.location.snapshot(snapshot.id);
+        let there = now(self.0.objects.get(&name)).ok().and_then(|there| Snapshot::from_json(&name, &there.bytes).ok());
+        there.is_some_and(|there| {
+            there.commit_user == snapshot.commit_user && there.commit_identifier == snapshot.commit_identifier
+        })
     }
 
     /// Everything reachable is looked at once more, and the order of each key.

@@ -6,10 +6,6 @@ use siltstone_sim::{
     run::{Limits, run},
 };
 
-/// Found and not yet mended, both after a pointer was restored or a shard split: 40, a record comes twice in the changelog; 130, a
-/// parent's batch meets a shard that its child has closed. What mends one takes it out here.
-const NOT_YET_MENDED: [u64; 2] = [40, 130];
-
 /// Runs seeds from `from` on.
 fn histories(from: u64, count: u64) -> Report {
     let mut report = Report::default();
@@ -20,8 +16,7 @@ fn histories(from: u64, count: u64) -> Report {
 #[test]
 fn hundreds_of_histories_break_no_invariant() {
     let report = histories(0, 200);
-    let seeds: Vec<u64> = report.violations.keys().copied().collect();
-    assert_eq!(seeds, NOT_YET_MENDED, "{:#?}", report.violations);
+    assert!(report.violations.is_empty(), "{:#?}", report.violations);
     for what in ["batches", "compactions", "maintenances", "expired", "swept", "reshards", "foreign commits", "repairs"]
     {
         assert!(report.done.get(what).is_some_and(|times| *times > 5), "{what}: {:?}", report.done);
