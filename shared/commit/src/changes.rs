@@ -113,10 +113,11 @@ impl Change {
         }
     }
 
-    /// True if it makes no snapshot: only checkpoints move.
+    /// True if it makes no snapshot: checkpoints move past records that leave nothing behind. A list of quarantined records makes one, since
+    /// from the pointer alone its name would be lost with the pointer, and records that were acknowledged with it.
     #[must_use]
     pub fn is_checkpoint_only(&self) -> bool {
-        self.files.is_empty() && self.changelog.is_empty()
+        self.files.is_empty() && self.changelog.is_empty() && self.ranges.iter().all(|range| range.list.is_none())
     }
 }
 

@@ -44,7 +44,7 @@ pub struct Accumulated {
     live: Option<Live>,
     /// Changes applied so far.
     pub applied: u64,
-    /// Kind of the changes applied so far.
+    /// Kind of the changes applied so far; `None` while only checkpoints move, which makes no snapshot.
     pub kind: Option<ChangeKind>,
     /// Positions after the changes applied so far.
     pub checkpoints: Checkpoints,

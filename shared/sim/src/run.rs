@@ -58,6 +58,11 @@ const TRUSTED_MS: i64 = 10 * MINUTE_MS;
 const LATENESS_MS: i64 = 10 * MINUTE_MS;
 /// How often the schedule comes.
 const SCHEDULE_MS: i64 = 10 * MINUTE_MS;
+/// No process of ours outlives this: the longest time-out of a function. What it asked for last takes effect within [`LATE_MS`]. Expiry counts on
+/// both: a name is deleted 20 minutes after its successor was written.
+const LIFE_MS: i64 = 15 * MINUTE_MS;
+/// How long a request may be under way.
+const LATE_MS: i64 = 4 * MINUTE_MS;
 /// A history that has more turns than this after faults have stopped does not end.
 const TURNS_MAX: u64 = 30_000;
 
@@ -160,6 +165,8 @@ struct Run<'a> {
     restored: u64,
     /// True between a restored pointer and its repair: refusals are right.
     behind: bool,
+    /// When the pointer was repaired last: what started before knows another incarnation.
+    repaired_ms: i64,
     calm: bool,
     drawn: Random,
     history: History,
@@ -195,6 +202,7 @@ pub fn run(seed: u64, limits: &Limits) -> History {
         foreign_known: BTreeSet::new(),
         restored: 0,
         behind: false,
+        repaired_ms: 0,
         calm: false,
         drawn: chance.of(Decision::World, 0),
         history: History { seed, ..History::default() },
@@ -462,7 +470,7 @@ impl Run<'_> {
         let now_ms = self.world.now_ms();
         for late in self.world.take_late() {
             let mut r = self.chance.of(Decision::Event, self.history.turns);
-            let longest = if r.per_mille(200) { 30 * MINUTE_MS } else { 20_000 };
+            let longest = if r.per_mille(200) { LATE_MS } else { 20_000 };
             let due = now_ms + 500 + i64::try_from(r.below(longest.unsigned_abs())).unwrap_or(0);
             self.late.push((due, late));
         }
@@ -678,7 +686,8 @@ impl Run<'_> {
         let (desk, ports, retry, _, skew_ms) = self.cold();
         let deadline_ms = self.world.now_ms() + 5 * MINUTE_MS + skew_ms;
         retry.set_deadline_ms(deadline_ms);
-        let sweep_young = self.drawn.per_mille(500);
+        // Nothing protects files of another engine that are older than a sweep's age when it commits: there are none where the age is minutes.
+        let sweep_young = self.profile.foreign == 0 && self.drawn.per_mille(500);
         let work = actors::maintain(ports, self.at.clone(), self.mappings.clone(), sweep_young, deadline_ms);
         self.start(Role::Maintain, desk, work.map(End::Maintain).boxed(), 5 * MINUTE_MS);
     }
@@ -755,7 +764,7 @@ impl Run<'_> {
                 return self.die(place);
             }
             Fault::Frozen => {
-                let longest = if r.per_mille(300) { 60 * MINUTE_MS } else { 5 * MINUTE_MS };
+                let longest = if r.per_mille(300) { LIFE_MS } else { 2 * MINUTE_MS };
                 self.actors[place].frozen_until_ms = now_ms + 1_000 + some(&mut r, longest);
                 return self.abandon(place);
             }
@@ -784,7 +793,8 @@ impl Run<'_> {
             *current = false;
         }
         actor.stale = true;
-        actor.deadline_ms = actor.frozen_until_ms.max(actor.deadline_ms) + TIMEOUT_MS;
+        let thawed_ms = actor.frozen_until_ms.max(actor.deadline_ms);
+        actor.deadline_ms = (thawed_ms + TIMEOUT_MS).min(actor.started_ms + LIFE_MS);
         self.actors.push(actor);
     }
 
@@ -869,7 +879,8 @@ impl Run<'_> {
                 self.repair_ms.get_or_insert(self.world.now_ms() + MINUTE_MS);
             }
             // A process that slept while its files expired.
-            ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Invalid if actor.stale || self.behind => {}
+            ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Invalid
+                if actor.stale || self.behind || actor.started_ms <= self.repaired_ms => {}
             _ => {
                 let age = self.world.now_ms() - actor.started_ms;
                 self.world.violate(format!("{} failed after {age} ms: {error}", name(&actor.role)));
@@ -908,6 +919,7 @@ impl Run<'_> {
                 self.say(format!("#{} repaired: {plan:?}", actor.id));
                 self.count("repairs");
                 self.repair_ms = None;
+                self.repaired_ms = self.world.now_ms();
                 self.behind = false;
             }
             _ => {}

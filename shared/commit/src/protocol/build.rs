@@ -53,7 +53,7 @@ pub(crate) async fn next_pointer(
     if next.checkpoints.overflows() {
         spill(io, context, &mut next.checkpoints).await?;
     }
-    if state.files.is_empty() && state.changelog.is_empty() {
+    if state.kind.is_none() {
         return Ok(next);
     }
     let identifier = CommitIdentifier(i64::try_from(next.rev).unwrap_or(i64::MAX));

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    checkpoint::ListId,
     io::ItemName,
     pointer::{PROPERTY_CHECKPOINTS, TableState},
     protocol::Severity,
@@ -239,6 +240,21 @@ fn rule_9_lost_pointer_is_rebuilt_with_its_checkpoints_as_a_new_incarnation() {
     );
     let change = fixture::batch(&mut world, &context, 0, Some(12), 16, last);
     assert_eq!(commit_ok(&mut world, &context, change).0, SnapshotId(4));
+}
+
+#[test]
+fn rule_9_list_of_a_batch_that_was_all_quarantined_outlives_its_pointer() {
+    let (context, mut world) = grown_by(1);
+    let old = world.items.clone();
+    let mut change = fixture::append(0, Some(4), 8, Vec::new(), 0);
+    let last = pointer(&world).checkpoints.recent().next().unwrap().1.last_sequence;
+    change.ranges[0].last_sequence = SequenceNumber(last.0 + 4);
+    change.ranges[0].list = Some(ListId(7));
+    assert_eq!(commit_ok(&mut world, &context, change.clone()), (SnapshotId(2), false));
+    let before = pointer(&world).checkpoints;
+    world.items = old;
+    assert_eq!(world.ok(restore(&context)).checkpoints, before);
+    assert!(commit_ok(&mut world, &context, change).1, "acknowledged, and not to be delivered again");
 }
 
 #[test]
