@@ -1,9 +1,10 @@
 //! What runs beside `ingest` and `compact`, which are use-cases of `table` as they stand: the schedule, another engine, the operator's repair.
 //!
-//! Neighbours: `run` starts them. Invariant: 1. nothing here knows of the simulation.
+//! Neighbours: `run` starts them. Invariant: 1. nothing here but `alone` knows of the simulation.
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use siltstone_commit::{
     changes::{Change, ChangeId, ChangeKind, Outcome},
     manifests::Scope,
@@ -23,6 +24,12 @@ use siltstone_table::{
     maintain::{self, MaintainReport, MaintainRequest},
     repair::{self, Plan},
     state, writing,
+};
+
+use crate::{
+    ports::ports_of,
+    process::{Desk, Process, Verdict},
+    world::World,
 };
 
 /// Name of the function that the mapping feeds.
@@ -84,6 +91,34 @@ pub async fn foreign(ports: Ports, at: TableRef, number: u32) -> Result<bool> {
     });
     let outcome = drive(protocol::commit(&table.context, change), &ports, &at).await?;
     Ok(matches!(outcome, Outcome::Committed { .. }))
+}
+
+/// Runs work over ports of its own with nobody beside it and nothing going wrong; a call takes a millisecond.
+///
+/// # Errors
+/// Its own.
+///
+/// # Panics
+/// If it waits for something that is no call.
+pub fn alone<T: Send + 'static>(
+    world: &World,
+    seed: u64,
+    work: impl FnOnce(Ports) -> BoxFuture<'static, Result<T>>,
+) -> Result<T> {
+    let desk = Arc::new(Desk::default());
+    let (ports, ..) = ports_of(world, &desk, 0, seed);
+    let mut process = Process::with_threads(desk, work(ports));
+    let mut end = process.settle();
+    loop {
+        if let Some(end) = end {
+            return end;
+        }
+        let call = process.calls().into_iter().min_by_key(|(number, call)| (call.not_before_ms, *number));
+        let Some((number, call)) = call else { panic!("a process without a call") };
+        world.advance(1.max(call.not_before_ms - world.now_ms()));
+        process.decide(number, Verdict::Perform, 0);
+        end = process.answer(number);
+    }
 }
 
 /// The operator looks, and repairs.

@@ -10,6 +10,7 @@
 
 pub mod actors;
 pub mod chance;
+pub mod load;
 pub mod mapping;
 pub mod oracle;
 pub mod ports;

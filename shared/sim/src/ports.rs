@@ -12,6 +12,7 @@ use siltstone_store::{
     clock::Clock,
     ids::SeededIds,
     item::{Item, ItemCondition, ItemContext, ItemError, ItemPage, ItemResult, ItemStore},
+    meter::{Meter, Metered, read_units, write_units},
     object::{
         ETag, ListPage, Object, ObjectError, ObjectErrorKind, ObjectMeta, ObjectResult, ObjectStore, PutMode, Upload,
     },
@@ -36,13 +37,25 @@ struct Seat {
 /// The ports of a new sandbox, its retries, and what it sees of the stream.
 #[must_use]
 pub fn ports_of(world: &World, desk: &Arc<Desk>, skew_ms: i64, seed: u64) -> (Ports, Arc<Retry>, Arc<dyn StreamAdmin>) {
+    metered_ports_of(world, desk, skew_ms, seed, &Meter::new())
+}
+
+/// The same, with every request counted.
+#[must_use]
+pub fn metered_ports_of(
+    world: &World,
+    desk: &Arc<Desk>,
+    skew_ms: i64,
+    seed: u64,
+    meter: &Arc<Meter>,
+) -> (Ports, Arc<Retry>, Arc<dyn StreamAdmin>) {
     let seat = Seat { world: world.clone(), desk: desk.clone(), skew_ms };
     let clock: Arc<dyn Clock> = Arc::new(SimClock(seat.clone()));
     let ids = Arc::new(SeededIds::new(seed));
     let retry = Retry::new(RetryPolicy::default(), clock.clone(), ids.clone());
     let ports = Ports {
-        objects: Arc::new(Retrying::new(SimObjects(seat.clone()), retry.clone())),
-        items: Arc::new(Retrying::new(SimItems(seat.clone()), retry.clone())),
+        objects: Arc::new(Retrying::new(Metered::new(SimObjects(seat.clone()), meter.clone()), retry.clone())),
+        items: Arc::new(Retrying::new(Metered::new(SimItems(seat.clone()), meter.clone()), retry.clone())),
         clock,
         ids,
     };
@@ -57,8 +70,19 @@ impl Seat {
         write: bool,
         conditional: bool,
     ) -> impl Future<Output = Verdict> + use<> {
-        let key = key.to_owned();
-        self.desk.call(Call { operation, key, write, conditional, not_before_ms: 0, verdict: None })
+        self.desk.call(Call { key: key.to_owned(), write, conditional, ..call_of(operation) })
+    }
+
+    fn item(
+        &self,
+        operation: &'static str,
+        (partition, sort): (&str, &str),
+        units: u64,
+        conditional: bool,
+    ) -> impl Future<Output = Verdict> + use<> {
+        let write = !matches!(operation, "get_item" | "query_items");
+        let (key, partition) = (sort.to_owned(), partition.to_owned());
+        self.desk.call(Call { key, partition, units, write, conditional, ..call_of(operation) })
     }
 }
 
@@ -200,28 +224,30 @@ impl ItemStore for SimItems {
         "siltstone"
     }
     async fn get(&self, partition: &str, sort: &str) -> ItemResult<Option<Item>> {
-        let call = self.0.call("get_item", sort, false, false);
+        let size = now(self.0.world.items().get(partition, sort)).ok().flatten().map_or(0, |item| item.size());
+        let call = self.0.item("get_item", (partition, sort), read_units(size), false);
         let perform = || now(self.0.world.items().get(partition, sort));
         obey(&self.0, call, perform, None, || ())
             .await
             .unwrap_or_else(|broken| Err(item_error(&broken, "get", partition, sort)))
     }
     async fn put(&self, item: &Item, condition: ItemCondition) -> ItemResult<()> {
-        let call = self.0.call("put_item", &item.sort, true, condition != ItemCondition::None);
+        let (units, conditional) = (write_units(item.size()), condition != ItemCondition::None);
+        let call = self.0.item("put_item", (&item.partition, &item.sort), units, conditional);
         let late = Late::PutItem { item: item.clone(), condition };
         obey(&self.0, call, || self.0.world.put_item(item, condition), Some(late), || ())
             .await
             .unwrap_or_else(|broken| Err(item_error(&broken, "put", &item.partition, &item.sort)))
     }
     async fn add(&self, partition: &str, sort: &str, attribute: &str, delta: i64) -> ItemResult<i64> {
-        let call = self.0.call("add_item", sort, true, false);
+        let call = self.0.item("add_item", (partition, sort), 1, false);
         let perform = || now(self.0.world.items().add(partition, sort, attribute, delta));
         obey(&self.0, call, perform, None, || ())
             .await
             .unwrap_or_else(|broken| Err(item_error(&broken, "add", partition, sort)))
     }
     async fn delete(&self, partition: &str, sort: &str, condition: ItemCondition) -> ItemResult<()> {
-        let call = self.0.call("delete_item", sort, true, condition != ItemCondition::None);
+        let call = self.0.item("delete_item", (partition, sort), 1, condition != ItemCondition::None);
         let perform = || now(self.0.world.items().delete(partition, sort, condition));
         obey(&self.0, call, perform, None, || ())
             .await
@@ -234,7 +260,9 @@ impl ItemStore for SimItems {
         start_after: Option<&str>,
         limit: usize,
     ) -> ItemResult<ItemPage> {
-        let call = self.0.call("query_items", sort_prefix, false, false);
+        let page = now(self.0.world.items().query(partition, sort_prefix, start_after, limit));
+        let size = page.map_or(0, |page| page.items.iter().map(Item::size).sum());
+        let call = self.0.item("query_items", (partition, sort_prefix), read_units(size), false);
         let perform = || now(self.0.world.items().query(partition, sort_prefix, start_after, limit));
         obey(&self.0, call, perform, None, || ())
             .await
@@ -253,13 +281,14 @@ impl Clock for SimClock {
     }
     async fn sleep(&self, duration: Duration) {
         let until = self.0.world.now_ms() + i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-        let call = Call { not_before_ms: until, verdict: Some(Verdict::Perform), ..sleep() };
+        let call = Call { not_before_ms: until, verdict: Some(Verdict::Perform), ..call_of("sleep") };
         self.0.desk.call(call).await;
     }
 }
 
-fn sleep() -> Call {
-    Call { operation: "sleep", key: String::new(), write: false, conditional: false, not_before_ms: 0, verdict: None }
+fn call_of(operation: &'static str) -> Call {
+    let (key, partition) = (String::new(), String::new());
+    Call { operation, key, partition, units: 0, write: false, conditional: false, not_before_ms: 0, verdict: None }
 }
 
 /// What a function asks of Kinesis itself: the shards.

@@ -50,6 +50,10 @@ pub struct Call {
     pub operation: &'static str,
     /// Key of an object, sort key of an item.
     pub key: String,
+    /// Partition key of an item.
+    pub partition: String,
+    /// Units of an item's request, by its size.
+    pub units: u64,
     /// True if it changes something.
     pub write: bool,
     /// True if it is conditional.

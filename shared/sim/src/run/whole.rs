@@ -53,21 +53,8 @@ impl Run<'_> {
         &mut self,
         work: impl FnOnce(Ports) -> BoxFuture<'static, Result<T, TableError>>,
     ) -> Result<T, TableError> {
-        let desk = Arc::new(Desk::default());
         let seed = self.chance.of(Decision::Ids, u64::MAX - self.history.turns).draw();
-        let (ports, ..) = ports_of(&self.world, &desk, 0, seed);
-        let mut process = Process::with_threads(desk, work(ports));
-        let mut end = process.settle();
-        loop {
-            if let Some(end) = end {
-                return end;
-            }
-            let call = process.calls().into_iter().min_by_key(|(number, call)| (call.not_before_ms, *number));
-            let Some((number, call)) = call else { panic!("a process without a call") };
-            self.world.advance(1.max(call.not_before_ms - self.world.now_ms()));
-            process.decide(number, Verdict::Perform, 0);
-            end = process.answer(number);
-        }
+        actors::alone(&self.world, seed, work)
     }
 
     pub(super) fn finish(&mut self) {
