@@ -199,6 +199,20 @@ impl SlotTable {
         Ok(reservation)
     }
 
+    /// Gives shards that are about to begin their slots as well, of those that were never used, while at least half of all remain.
+    pub fn reserve_ahead(&mut self, shards: &[ShardId]) {
+        for shard in shards {
+            if self.highest >= SLOT_MAX / 2 {
+                return;
+            }
+            if !self.taken.contains_key(shard) {
+                self.highest += 1;
+                let reservation = Reservation { slot: Slot(self.highest), floor: SequenceNumber(0) };
+                self.taken.insert(shard.clone(), reservation);
+            }
+        }
+    }
+
     /// Frees the slot of a closed shard; the next owner starts above `last`, padded to the end of its millisecond.
     /// Returns false if the shard has none.
     pub fn release(&mut self, shard: &ShardId, last: SequenceNumber) -> bool {
@@ -295,6 +309,22 @@ mod tests {
         let numbers = allocate(Slot(1), [floor, SequenceNumber(3)], [1_000, 4_000, 9_000, 8_000]).unwrap();
         assert!(numbers[0] > floor && numbers.windows(2).all(|w| w[0] < w[1]));
         assert_eq!(numbers.iter().map(|n| millis_of(*n)).collect::<Vec<_>>(), [5_001, 5_001, 9_000, 9_000]);
+    }
+
+    #[test]
+    fn a_shard_that_begins_reserves_for_those_beside_it_and_half_of_all_slots_stay_free() {
+        let mut table = SlotTable::default();
+        table.reserve(&shard(5)).unwrap();
+        let all: Vec<ShardId> = (0..5_000).map(shard).collect();
+        table.reserve_ahead(&all[..10]);
+        let before = table.clone();
+        table.reserve_ahead(&all[..10]);
+        assert_eq!(table, before, "nobody gets a second one");
+        assert_eq!(table.get(&shard(5)).map(|r| r.slot), Some(Slot(1)));
+        table.reserve_ahead(&all);
+        assert_eq!(table.taken().count(), usize::from(SLOT_MAX / 2));
+        assert_eq!(SlotTable::unpack(&table.pack()).unwrap(), table, "each slot has one owner");
+        assert!(table.reserve(&shard(4_999)).is_ok(), "whoever begins still gets one");
     }
 
     #[test]

@@ -33,7 +33,7 @@ use siltstone_decode::{
 };
 use siltstone_format::{id::SequenceNumber, options::Purpose, value::Value};
 use siltstone_lsm::{batch::KeyValueBatch, rows::batch_of};
-use siltstone_store::stream::StreamAdmin;
+use siltstone_store::stream::{Shard, StreamAdmin};
 
 use crate::{
     debt,
@@ -272,11 +272,12 @@ impl Ingest {
         let to = position(last)?;
         report.oldest_arrival_ms = unseen.iter().map(|r| r.arrival_ms).min();
 
-        let parents = match checkpoint {
+        let siblings = match checkpoint {
             Some(_) => Vec::new(),
-            None => self.parents(batch, shard, &pointer).await?,
+            None => self.list_shards(batch).await?,
         };
-        let reservation = self.slot(warm, shard).await?;
+        let parents = parents(&siblings, shard, &pointer)?;
+        let reservation = self.slot(warm, shard, &siblings).await?;
         let mut above = vec![protocol::sequence_floor(&pointer, reservation)];
         above.extend(checkpoint.map(|c| c.last_sequence));
         above.extend(parents.iter().map(|(_, c)| c.last_sequence));
@@ -364,48 +365,27 @@ impl Ingest {
         }
     }
 
-    async fn slot(&self, warm: &Warm, shard: &ShardId) -> Result<Reservation> {
+    async fn slot(&self, warm: &Warm, shard: &ShardId, siblings: &[Shard]) -> Result<Reservation> {
         let known = warm.slots.lock().unwrap_or_else(PoisonError::into_inner).get(shard).copied();
         if let Some(reservation) = known {
             return Ok(reservation);
         }
-        let reservation =
-            drive(protocol::reserve_slot(&warm.table.context, shard.clone()), &self.ports, &self.at).await?;
+        let open = siblings.iter().filter(|sibling| !sibling.is_closed()).map(|sibling| ShardId::new(&sibling.id));
+        let machine =
+            protocol::reserve_slots(&warm.table.context, shard.clone(), open.collect::<std::result::Result<_, _>>()?);
+        let reservation = drive(machine, &self.ports, &self.at).await?;
         warm.slots.lock().unwrap_or_else(PoisonError::into_inner).insert(shard.clone(), reservation);
         Ok(reservation)
     }
 
-    /// The nearest ancestors of a shard without checkpoint that the table has read, on each branch: a shard between may never have had a record.
-    async fn parents(
-        &self,
-        batch: &StreamBatch,
-        shard: &ShardId,
-        pointer: &Pointer,
-    ) -> Result<Vec<(ShardId, Checkpoint)>> {
+    /// The shards of the stream, of which those around a shard that begins are wanted; none where there is no stream to ask.
+    async fn list_shards(&self, batch: &StreamBatch) -> Result<Vec<Shard>> {
         let Some(streams) = &self.streams else { return Ok(Vec::new()) };
-        if pointer.checkpoints.recent().next().is_none() {
-            return Ok(Vec::new());
-        }
         let stream = batch.stream_arn.rsplit('/').next().unwrap_or(&batch.stream_arn);
-        let shards = streams
+        streams
             .list_shards(stream)
             .await
-            .map_err(|e| TableError::Unavailable(format!("the shards of {stream} cannot be listed: {e}")))?;
-        let mut found = BTreeMap::new();
-        let (mut unread, mut asked) = (vec![shard.clone()], BTreeSet::new());
-        while let Some(child) = unread.pop() {
-            for info in shards.iter().filter(|s| s.id == child.as_str()) {
-                for parent in info.parent.iter().chain(&info.adjacent_parent) {
-                    let parent = ShardId::new(parent)?;
-                    match pointer.checkpoints.get(&parent) {
-                        Lookup::Found(checkpoint) => drop(found.insert(parent, checkpoint)),
-                        _ if asked.insert(parent.clone()) => unread.push(parent),
-                        _ => {}
-                    }
-                }
-            }
-        }
-        Ok(found.into_iter().collect())
+            .map_err(|e| TableError::Unavailable(format!("the shards of {stream} cannot be listed: {e}")))
     }
 
     /// Puts the rejected records of a range on a list, which counts once the change that names it is committed.
@@ -458,6 +438,25 @@ fn refuse_rejected(warm: &Warm, rejected: &[QuarantinedRecord]) -> Result<()> {
             record.reject
         ))),
     }
+}
+
+/// The nearest ancestors of a shard without checkpoint that the table has read, on each branch: a shard between may never have had a record.
+fn parents(shards: &[Shard], shard: &ShardId, pointer: &Pointer) -> Result<Vec<(ShardId, Checkpoint)>> {
+    let mut found = BTreeMap::new();
+    let (mut unread, mut asked) = (vec![shard.clone()], BTreeSet::new());
+    while let Some(child) = unread.pop() {
+        for info in shards.iter().filter(|s| s.id == child.as_str()) {
+            for parent in info.parent.iter().chain(&info.adjacent_parent) {
+                let parent = ShardId::new(parent)?;
+                match pointer.checkpoints.get(&parent) {
+                    Lookup::Found(checkpoint) => drop(found.insert(parent, checkpoint)),
+                    _ if asked.insert(parent.clone()) => unread.push(parent),
+                    _ => {}
+                }
+            }
+        }
+    }
+    Ok(found.into_iter().collect())
 }
 
 /// Refuses a paused table before anything is written for it.

@@ -263,7 +263,14 @@ pub fn check(context: &TableContext) -> Machine<Checked> {
 #[must_use]
 pub fn reserve_slot(context: &TableContext, shard: ShardId) -> Machine<Reservation> {
     let context = context.clone();
-    Machine::new(move |io| async move { slots::reserve(io, context, shard).await })
+    Machine::new(move |io| async move { slots::reserve(io, context, shard, Vec::new()).await })
+}
+
+/// The same; where the shard has none yet, others that are about to begin get theirs by the same write.
+#[must_use]
+pub fn reserve_slots(context: &TableContext, shard: ShardId, ahead: Vec<ShardId>) -> Machine<Reservation> {
+    let context = context.clone();
+    Machine::new(move |io| async move { slots::reserve(io, context, shard, ahead).await })
 }
 
 /// Frees the slots of shards that their children have closed. Returns the shards.

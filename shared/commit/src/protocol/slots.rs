@@ -1,6 +1,7 @@
 //! Reservation of sequence slots: before a shard's first file, and back once its child has closed it.
 //!
 //! Neighbours: `sequence` has the table as a value; the item stands beside the pointer, since it changes with shards, not with commits.
+//! A thousand shards that begin at once would race for one item that grows with each of them: so whoever reserves first does it for all.
 //! Invariants: 1. a slot has one owner (16): every write is conditional on the item's revision; 2. only closed shards lose theirs,
 //! and what they may still try to commit is refused.
 
@@ -18,11 +19,20 @@ use crate::{
 
 const ATTRIBUTE: &str = "slots";
 
-pub(crate) async fn reserve(io: Io, context: TableContext, shard: ShardId) -> Result<Reservation, CommitError> {
+pub(crate) async fn reserve(
+    io: Io,
+    context: TableContext,
+    shard: ShardId,
+    ahead: Vec<ShardId>,
+) -> Result<Reservation, CommitError> {
     need_pointer(&context)?;
     update(&io, &context, |table| {
-        let known = table.get(&shard).is_some();
-        Ok((table.reserve(&shard)?, !known))
+        if let Some(known) = table.get(&shard) {
+            return Ok((known, false));
+        }
+        let reservation = table.reserve(&shard)?;
+        table.reserve_ahead(&ahead);
+        Ok((reservation, true))
     })
     .await
 }

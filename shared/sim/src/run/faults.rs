@@ -28,6 +28,8 @@ impl Run<'_> {
             return None;
         }
         let fault = Fault::draw(&mut self.chance.of(Decision::Fault, turn), self.profile.faults)?;
+        // Deletes are rare, and so would be those that stop half-way.
+        let fault = if call.operation == "delete" && turn % 4 == 0 { Fault::CrashMiddle } else { fault };
         let object = matches!(call.operation, "put" | "delete");
         let fits = match fault {
             Fault::Conflict => call.operation == "put" && call.conditional,
