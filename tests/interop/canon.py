@@ -15,6 +15,7 @@ import json
 import random
 import re
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -108,7 +109,22 @@ def normal(cell, t: Type):
 
 def line(cells: list, types: list[Type]) -> str:
     """The one text of a row: what the peers of Java and Siltstone write, too."""
-    return _text([c if c is None or not t.inner else normal(c, t) for c, t in zip(cells, types, strict=True)])
+    return joined(texts(cells, types))
+
+
+def texts(cells: list, types: list[Type]) -> list[str]:
+    """The text of each cell of a row."""
+    return [_text(normal(c, t)) if t.inner else _plain(c) for c, t in zip(cells, types, strict=True)]
+
+
+def joined(texts: Iterable[str]) -> str:
+    """A row of its cells' texts."""
+    return f"[{','.join(texts)}]"
+
+
+def column_texts(cells: list, t: Type) -> list[str]:
+    """The text of each cell of a column."""
+    return [_text(normal(c, t)) for c in cells] if t.inner else [_plain(c) for c in cells]
 
 
 # Kept, since millions of rows are written in a long run, and `json.dumps` would make one up for each.
@@ -117,6 +133,14 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circ
 
 def _text(cell) -> str:
     return _encode(cell)
+
+
+# Of what has nothing inside, without the encoder, which would take most of a run's time.
+_SHOWN = {str: json.encoder.encode_basestring, int: int.__repr__, bool: lambda cell: "true" if cell else "false", type(None): lambda cell: "null"}
+
+
+def _plain(cell) -> str:
+    return _SHOWN[cell.__class__](cell)
 
 
 def digest(lines: list[str]) -> str:

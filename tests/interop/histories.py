@@ -4,7 +4,7 @@ history from which steps were taken out is still a history: that is how a failin
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import canon
 from canon import Type
@@ -76,7 +76,8 @@ class History:
     steps: tuple[Step, ...]
 
 
-def draw(seed: int) -> History:
+def draw(seed: int, without: str | None = None) -> History:
+    """The history of a seed; where an engine is left out, Java takes its steps."""
     rng = random.Random(seed)
     creator = rng.choices(CREATORS, (5, 2, 1, 1))[0]
     table = draw_table(rng, creator, f"random.t{seed}")
@@ -86,6 +87,7 @@ def draw(seed: int) -> History:
         steps.append(draw_step(rng, creator, writers))
     # At least one compaction by us, with something written on top of it.
     steps[STEPS // 2] = Step("compact", "siltstone", rng.getrandbits(32))
+    steps = [replace(step, actor=JAVAS[0]) if step.actor == without else step for step in steps]
     return History(seed, creator, table, tuple(steps))
 
 

@@ -15,11 +15,12 @@ RETRACTIONS = ("-U", "-D")
 
 @dataclass
 class Version:
-    """The newest version of a key. `line` is its canonical text, made when it is asked for."""
+    """The newest version of a key. `texts` are the canonical texts of its cells, and `line` that of the row, made when they are asked for."""
 
     order: tuple
     alive: bool
     cells: list
+    texts: list[str] | None = None
     line: str | None = None
 
 
@@ -59,20 +60,33 @@ class Oracle:
 
     def lines(self) -> list[str]:
         """Canonical rows, sorted."""
-        types = self.table.types
-        for version in self.alive():
+        return sorted(version.line for version in self._written())
+
+    def _written(self) -> list[Version]:
+        """The rows, with their texts."""
+        alive, types = self.alive(), self.table.types
+        for version in alive:
             if version.line is None:
-                version.line = canon.line(version.cells, types)
-        return sorted(version.line for version in self.alive())
+                version.texts = canon.texts(version.cells, types)
+                version.line = canon.joined(version.texts)
+        return alive
 
     def read(self, where: tuple | None, columns: tuple[str, ...] | None) -> list[str]:
         """The rows of a condition, or some columns of them."""
-        table = self.table if columns is None else self.table.project(columns)
-        places = [self.table.index(name) for name, _ in table.columns]
+        return self.parted(where, columns)[0]
+
+    def parted(self, where: tuple | None, columns: tuple[str, ...] | None) -> tuple[list[str], list[str]]:
+        """The rows of a condition, or some columns of them, sorted; and the other rows."""
         accepted = (lambda cells: True) if where is None else accepting(self.table, where)
-        kept = [v.cells for v in self.alive() if accepted(v.cells)]
-        types = table.types
-        return sorted(canon.line([cells[i] for i in places], types) for cells in kept)
+        parts: tuple[list, list] = ([], [])
+        for version in self._written():
+            parts[not accepted(version.cells)].append(version)
+        if columns is None:
+            kept, rest = ([version.line for version in part] for part in parts)
+        else:
+            places = [self.table.index(name) for name in columns]
+            kept, rest = ([canon.joined([version.texts[i] for i in places]) for version in part] for part in parts)
+        return sorted(kept), rest
 
     def alter(self, change: list) -> None:
         """One change of the schema, as `Java.alter` takes it, with types as canon.Type."""

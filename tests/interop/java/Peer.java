@@ -2,7 +2,8 @@ import java.io.*;
 import java.math.BigDecimal;
 import java.math.BigInteger;
 import java.nio.charset.StandardCharsets;
-import java.nio.file.*;
+import java.nio.file.Files;
+import java.nio.file.Paths;
 import java.time.Duration;
 import java.util.*;
 import org.apache.paimon.CoreOptions;
@@ -11,12 +12,16 @@ import org.apache.paimon.catalog.*;
 import org.apache.paimon.data.*;
 import org.apache.paimon.data.serializer.InternalRowSerializer;
 import org.apache.paimon.disk.IOManager;
+import org.apache.paimon.fs.Path;
 import org.apache.paimon.options.ExpireConfig;
+import org.apache.paimon.options.MemorySize;
 import org.apache.paimon.options.Options;
 import org.apache.paimon.predicate.*;
 import org.apache.paimon.reader.RecordReader;
 import org.apache.paimon.schema.Schema;
 import org.apache.paimon.schema.SchemaChange;
+import org.apache.paimon.shade.jackson2.com.fasterxml.jackson.core.JsonGenerator;
+import org.apache.paimon.shade.jackson2.com.fasterxml.jackson.core.io.SerializedString;
 import org.apache.paimon.shade.jackson2.com.fasterxml.jackson.databind.*;
 import org.apache.paimon.shade.jackson2.com.fasterxml.jackson.databind.node.*;
 import org.apache.paimon.table.FileStoreTable;
@@ -24,6 +29,7 @@ import org.apache.paimon.table.Table;
 import org.apache.paimon.table.sink.*;
 import org.apache.paimon.table.source.*;
 import org.apache.paimon.types.*;
+import org.apache.paimon.utils.SegmentsCache;
 import org.apache.paimon.utils.SerializationUtils;
 
 /**
@@ -32,13 +38,17 @@ import org.apache.paimon.utils.SerializationUtils;
  */
 public class Peer {
     private static final ObjectMapper JSON = new ObjectMapper();
-    private static final BigInteger NANOS_PER_MILLI = BigInteger.valueOf(1_000_000);
+    private static final long NANOS_PER_MILLI = 1_000_000;
+    private static final BigInteger BIG_NANOS_PER_MILLI = BigInteger.valueOf(NANOS_PER_MILLI);
+    private static final HexFormat HEX = HexFormat.of();
     private static final long CHECKSUM_BASE = 0x100000001B3L;
     private static final long CHECKSUM_MIX = 0x9E3779B97F4A7C15L;
 
     private final Catalog catalog;
     private final String scratch;
     private long commits = 1;
+    /** Manifests decoded since all of a table was read last: what is read of the same state after that need not decode them again. */
+    private SegmentsCache<Path> manifests = freshCache();
 
     private Peer(String warehouse, String scratch) {
         Options options = new Options();
@@ -47,6 +57,10 @@ public class Peer {
         options.set("cache-enabled", "false");
         this.catalog = CatalogFactory.createCatalog(CatalogContext.create(options));
         this.scratch = scratch;
+    }
+
+    private static SegmentsCache<Path> freshCache() {
+        return SegmentsCache.create(MemorySize.ofMebiBytes(64), Long.MAX_VALUE);
     }
 
     /** Arguments: directory of the warehouse, directory for spilled files. */
@@ -90,8 +104,6 @@ public class Peer {
                 return JSON.createObjectNode();
             case "read":
                 return read(command);
-            case "count":
-                return count(command);
             case "checksum":
                 return checksum(command);
             case "encode":
@@ -224,7 +236,7 @@ public class Peer {
     }
 
     /** Reads all rows, or those of a filter; `columns` are the ones to read, as they stand in the table without them. */
-    private long each(JsonNode command, Table table, Sink sink) throws Exception {
+    private List<Split> each(JsonNode command, Table table, Sink sink) throws Exception {
         ReadBuilder builder = table.newReadBuilder();
         JsonNode filter = command.get("filter");
         if (filter != null && !filter.isNull()) {
@@ -234,51 +246,64 @@ public class Peer {
             builder = builder.withProjection(table.rowType().getFieldIndices(texts(command.get("columns"))));
         }
         TableRead read = builder.newRead().withIOManager(IOManager.create(scratch));
-        long rows = 0;
-        for (Split split : builder.newScan().plan().splits()) {
+        List<Split> splits = builder.newScan().plan().splits();
+        for (Split split : splits) {
             try (RecordReader<InternalRow> reader = read.createReader(split)) {
                 RecordReader.RecordIterator<InternalRow> batch;
                 while ((batch = reader.readBatch()) != null) {
                     for (InternalRow row = batch.next(); row != null; row = batch.next()) {
                         sink.take(row);
-                        rows++;
                     }
                     batch.releaseBatch();
                 }
             }
         }
-        return rows;
+        return splits;
     }
 
-    /** Reads rows into a file with one list of cells a line. */
+    /**
+     * Reads rows into a file with one list of cells a line. Answers with the rows by metadata, too. A read of everything decodes all
+     * manifests; others take them from the last such read (a file that went since then was missed by no read of everything).
+     */
     private JsonNode read(JsonNode command) throws Exception {
+        if (!command.hasNonNull("filter") && !command.hasNonNull("columns") && !command.path("options").fields().hasNext()) {
+            manifests = freshCache();
+        }
         Table table = anyTable(command);
+        if (table instanceof FileStoreTable) {
+            ((FileStoreTable) table).setManifestCache(manifests);
+        }
         RowType type = table.rowType();
         if (command.hasNonNull("columns")) {
             type = type.project(texts(command.get("columns")));
         }
         List<DataType> types = type.getFieldTypes();
         InternalRow.FieldGetter[] getters = getters(types);
-        try (BufferedWriter out = Files.newBufferedWriter(Paths.get(command.get("out").asText()))) {
-            long rows = each(command, table, row -> {
-                out.write(JSON.writeValueAsString(cells(row, types, getters)));
-                out.write('\n');
+        try (BufferedWriter out = Files.newBufferedWriter(Paths.get(command.get("out").asText()));
+                JsonGenerator json = JSON.getFactory().createGenerator(out)) {
+            json.setRootValueSeparator(new SerializedString(""));
+            List<Split> splits = each(command, table, row -> {
+                json.writeStartArray();
+                for (int i = 0; i < getters.length; i++) {
+                    write(json, getters[i].getFieldOrNull(row), types.get(i));
+                }
+                json.writeEndArray();
+                json.writeRaw('\n');
             });
-            return JSON.createObjectNode().put("rows", rows);
+            return JSON.createObjectNode().put("counted", counted(splits));
         }
     }
 
     /** Rows by metadata alone where every bucket can tell, else -1: what COUNT(*) is answered from. */
-    private JsonNode count(JsonNode command) throws Exception {
+    private static long counted(List<Split> splits) {
         long rows = 0;
-        for (Split split : table(command).newReadBuilder().newScan().plan().splits()) {
-            DataSplit data = (DataSplit) split;
-            if (!data.rawConvertible()) {
-                return JSON.createObjectNode().put("rows", -1);
+        for (Split split : splits) {
+            if (!(split instanceof DataSplit) || !((DataSplit) split).rawConvertible()) {
+                return -1;
             }
-            rows += data.rowCount();
+            rows += split.rowCount();
         }
-        return JSON.createObjectNode().put("rows", rows);
+        return rows;
     }
 
     /** Rows, and a checksum over all cells that knows which cells stand in one row, whatever the rows' order; see checksum.py. */
@@ -286,8 +311,8 @@ public class Peer {
         Table table = anyTable(command);
         List<DataType> types = table.rowType().getFieldTypes();
         InternalRow.FieldGetter[] getters = getters(types);
-        long[] sum = new long[1];
-        long rows = each(command, table, row -> {
+        long[] sum = new long[2];
+        each(command, table, row -> {
             long state = 0;
             for (int i = 0; i < getters.length; i++) {
                 JsonNode cell = cell(getters[i].getFieldOrNull(row), types.get(i));
@@ -301,8 +326,9 @@ public class Peer {
                 state ^= state >>> 29;
             }
             sum[0] += state;
+            sum[1]++;
         });
-        return JSON.createObjectNode().put("rows", rows).put("checksum", Long.toHexString(sum[0]));
+        return JSON.createObjectNode().put("rows", sum[1]).put("checksum", Long.toHexString(sum[0]));
     }
 
     /** [column, operator, cell] */
@@ -410,8 +436,7 @@ public class Peer {
                 return unhex(cell.asText());
             case TIMESTAMP_WITHOUT_TIME_ZONE:
             case TIMESTAMP_WITH_LOCAL_TIME_ZONE:
-                BigInteger[] parts = floorDivide(cell.bigIntegerValue());
-                return Timestamp.fromEpochMillis(parts[0].longValueExact(), parts[1].intValueExact());
+                return timestamp(cell);
             case ARRAY:
                 List<Object> elements = new ArrayList<>();
                 cell.forEach(element -> elements.add(value(element, ((ArrayType) type).getElementType())));
@@ -427,11 +452,16 @@ public class Peer {
         }
     }
 
-    private static BigInteger[] floorDivide(BigInteger nanos) {
-        BigInteger[] parts = nanos.divideAndRemainder(NANOS_PER_MILLI);
+    /** Nanoseconds of a year like 9999 take more than 64 bits. */
+    private static Timestamp timestamp(JsonNode cell) {
+        if (cell.canConvertToLong()) {
+            long nanos = cell.asLong();
+            return Timestamp.fromEpochMillis(Math.floorDiv(nanos, NANOS_PER_MILLI), (int) Math.floorMod(nanos, NANOS_PER_MILLI));
+        }
+        BigInteger[] parts = cell.bigIntegerValue().divideAndRemainder(BIG_NANOS_PER_MILLI);
         return parts[1].signum() < 0
-                ? new BigInteger[] {parts[0].subtract(BigInteger.ONE), parts[1].add(NANOS_PER_MILLI)}
-                : parts;
+                ? Timestamp.fromEpochMillis(parts[0].longValueExact() - 1, parts[1].intValueExact() + (int) NANOS_PER_MILLI)
+                : Timestamp.fromEpochMillis(parts[0].longValueExact(), parts[1].intValueExact());
     }
 
     private static GenericMap map(JsonNode pairs, DataType key, DataType item) {
@@ -472,9 +502,9 @@ public class Peer {
             case BIGINT:
                 return make.numberNode(((Number) value).longValue());
             case FLOAT:
-                return make.textNode(String.format("%08x", Float.floatToRawIntBits((Float) value)));
+                return make.textNode(HEX.toHexDigits(Float.floatToRawIntBits((Float) value)));
             case DOUBLE:
-                return make.textNode(String.format("%016x", Double.doubleToRawLongBits((Double) value)));
+                return make.textNode(HEX.toHexDigits(Double.doubleToRawLongBits((Double) value)));
             case DECIMAL:
                 return make.textNode(((Decimal) value).toBigDecimal().toPlainString());
             case CHAR:
@@ -485,9 +515,7 @@ public class Peer {
                 return make.textNode(hex((byte[]) value));
             case TIMESTAMP_WITHOUT_TIME_ZONE:
             case TIMESTAMP_WITH_LOCAL_TIME_ZONE:
-                Timestamp at = (Timestamp) value;
-                BigInteger millis = BigInteger.valueOf(at.getMillisecond());
-                return make.numberNode(millis.multiply(NANOS_PER_MILLI).add(BigInteger.valueOf(at.getNanoOfMillisecond())));
+                return make.numberNode(nanos((Timestamp) value));
             case ARRAY:
                 return elements((InternalArray) value, ((ArrayType) type).getElementType());
             case MAP:
@@ -499,6 +527,69 @@ public class Peer {
                 return cells((InternalRow) value, types, getters(types));
             default:
                 throw new IllegalArgumentException("no cells of " + type);
+        }
+    }
+
+    private static BigInteger nanos(Timestamp at) {
+        return BigInteger.valueOf(at.getMillisecond()).multiply(BIG_NANOS_PER_MILLI).add(BigInteger.valueOf(at.getNanoOfMillisecond()));
+    }
+
+    /** What `cell` makes, without making it: most of a long run is this. */
+    private static void write(JsonGenerator out, Object value, DataType type) throws IOException {
+        if (value == null) {
+            out.writeNull();
+            return;
+        }
+        switch (type.getTypeRoot()) {
+            case BOOLEAN:
+                out.writeBoolean((Boolean) value);
+                break;
+            case TINYINT:
+            case SMALLINT:
+            case INTEGER:
+            case DATE:
+            case TIME_WITHOUT_TIME_ZONE:
+            case BIGINT:
+                out.writeNumber(((Number) value).longValue());
+                break;
+            case CHAR:
+            case VARCHAR:
+                out.writeString(value.toString());
+                break;
+            case TIMESTAMP_WITHOUT_TIME_ZONE:
+            case TIMESTAMP_WITH_LOCAL_TIME_ZONE:
+                Timestamp at = (Timestamp) value;
+                if (Math.abs(at.getMillisecond()) < Long.MAX_VALUE / NANOS_PER_MILLI - 1) {
+                    out.writeNumber(at.getMillisecond() * NANOS_PER_MILLI + at.getNanoOfMillisecond());
+                } else {
+                    out.writeNumber(nanos(at));
+                }
+                break;
+            case ARRAY:
+                DataType element = ((ArrayType) type).getElementType();
+                InternalArray.ElementGetter getter = InternalArray.createElementGetter(element);
+                InternalArray array = (InternalArray) value;
+                out.writeStartArray();
+                for (int i = 0; i < array.size(); i++) {
+                    write(out, getter.getElementOrNull(array, i), element);
+                }
+                out.writeEndArray();
+                break;
+            case ROW:
+                List<DataType> types = ((RowType) type).getFieldTypes();
+                InternalRow.FieldGetter[] getters = getters(types);
+                out.writeStartArray();
+                for (int i = 0; i < getters.length; i++) {
+                    write(out, getters[i].getFieldOrNull((InternalRow) value), types.get(i));
+                }
+                out.writeEndArray();
+                break;
+            case MAP:
+            case MULTISET:
+                out.writeTree(cell(value, type));
+                break;
+            default:
+                out.writeString(cell(value, type).asText());
         }
     }
 
@@ -528,10 +619,10 @@ public class Peer {
     }
 
     private static String hex(byte[] bytes) {
-        return HexFormat.of().formatHex(bytes);
+        return HEX.formatHex(bytes);
     }
 
     private static byte[] unhex(String text) {
-        return HexFormat.of().parseHex(text);
+        return HEX.parseHex(text);
     }
 }
