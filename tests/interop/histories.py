@@ -41,6 +41,7 @@ WIDER = {"TINYINT": ("SMALLINT", "INT", "BIGINT"), "SMALLINT": ("INT", "BIGINT")
 OPTIONS = {
     "file.compression": ("zstd", "snappy", "gzip", "lz4", "none"), "file.compression.per.level": ("0:lz4,5:snappy", "0:none"),
     "file.compression.zstd-level": ("1", "9"), "target-file-size": ("64 kb", "1 mb"),
+    "target-file-row-num": ("40", "700"),
     "metadata.stats-mode": ("none", "counts", "truncate(4)", "truncate(16)", "full"), "metadata.stats-dense-store": ("false",),
     "metadata.stats-keep-first-n-columns": ("2",), "manifest.target-file-size": ("4 kb",), "manifest.merge-min-count": ("3",),
     "manifest.compression": ("snappy", "zstd", "null"), "data-file.prefix": ("run-",), "data-file.path-directory": ("data",),
@@ -144,6 +145,9 @@ def draw_table(rng: random.Random, creator: str, name: str) -> Table:
     for option, values in OPTIONS.items():
         if rng.random() < 0.08:
             options[option] = rng.choice(values)
+    if "metadata.stats-dense-store" in options and rng.random() < 0.7:
+        # It shows only where columns have no statistics.
+        options |= rng.choice(({"metadata.stats-mode": "none"}, {"metadata.stats-keep-first-n-columns": "2"}))
     return Table(name, tuple(items), tuple(primary), tuple(f"p{n}" for n in range(partitions)), tuple(options.items()))
 
 

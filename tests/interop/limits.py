@@ -66,6 +66,8 @@ LIMITS = (
           "the rows differ", lambda table, view: where("DECIMAL")(table, view) and view.where[1] == "=",
           Proof({"d": "DECIMAL(19, 0)"}, "pypaimon", [[["+I", [1, "0"]], ["+I", [2, "0"]]]], {}, View(where=("d", "=", "0")))),
     Limit("and written again so when it compacts", "java-1.4.2", "compact", "the rows differ", has("TIMESTAMP", (9,)), NANOS),
+    Limit("writes no table with target-file-row-num", "pypaimon", "write", "target-file-row-num is set on this table but pypaimon supports",
+          option("target-file-row-num"), Proof({"v": "INT"}, "pypaimon", [[["+I", [1, 3]]]], {"target-file-row-num": "100"})),
     Limit("its buffer of rows ignores sequence.field.sort-order = descending: a batch keeps the wrong version of a key", "java-1.4.2", "write",
           "the rows differ", option("sequence.field.sort-order", "descending"), DESCENDING),
 )
