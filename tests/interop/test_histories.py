@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 import unittest
+from dataclasses import replace
 
 import canon
+import differential
 import histories
 import limits
 from canon import parse
@@ -38,6 +41,20 @@ class Seeds(unittest.TestCase):
         pool, names = histories.key_pool(history), {name: name for name in history.table.primary}
         made = [histories.Rows(Oracle(history.table), pool, names, random.Random(7)).batch(50, True) for _ in range(2)]
         self.assertEqual(*made)
+
+    def test_a_history_without_an_engine_is_the_same_with_java_in_its_place(self) -> None:
+        for seed in range(20):
+            whole, part = histories.draw(seed), histories.draw(seed, "paimon-rust")
+            self.assertEqual(whole.table, part.table)
+            for a, b in zip(whole.steps, part.steps, strict=True):
+                self.assertEqual(replace(a, actor="java-2.0.0") if a.actor == "paimon-rust" else a, b)
+
+    def test_sparse_statistics_come_with_columns_that_have_none(self) -> None:
+        drawn = [dict(histories.draw(seed).table.options) for seed in range(600)]
+        sparse = [options for options in drawn if options.get("metadata.stats-dense-store") == "false"]
+        showing = [o for o in sparse if o.get("metadata.stats-mode") == "none" or "metadata.stats-keep-first-n-columns" in o]
+        self.assertGreater(len(showing), len(sparse) // 2)
+        self.assertGreater(len(sparse), 20)
 
     def test_all_types_and_options_are_drawn(self) -> None:
         tables = [histories.draw(seed).table for seed in range(600)]
@@ -90,6 +107,35 @@ class TheOracle(unittest.TestCase):
         made = table({"k": "INT", "d": "DECIMAL(9, 2)"})
         self.assertTrue(accepting(made, ("d", ">=", "9.50"))([1, "10.00"]))
         self.assertFalse(accepting(made, ("d", "<", "9.50"))([1, None]))
+
+
+    def test_a_condition_parts_the_rows_by_their_texts(self) -> None:
+        oracle = Oracle(table({"k": "INT", "v": "STRING", "m": "MAP<STRING NOT NULL, INT>"}))
+        for cells in ([1, 'a"\u0001é', [["b", 2], ["a", None]]], [2, None, None], [3, "z", []]):
+            oracle.write("+I", cells)
+        self.assertEqual(oracle.lines(), ['[1,"a\\"\\u0001é",[["a",null],["b",2]]]', "[2,null,null]", '[3,"z",[]]'])
+        self.assertEqual(oracle.parted(("k", "<", 2), ("v", "k")), (['["a\\"\\u0001é",1]'], ["[null,2]", '["z",3]']))
+        self.assertEqual(oracle.read(("k", ">=", 2), None), ["[2,null,null]", '[3,"z",[]]'])
+        for version in oracle.alive():
+            self.assertEqual(version.line, json.dumps(json.loads(version.line), ensure_ascii=False, separators=(",", ":")))
+
+
+class Coverage(unittest.TestCase):
+    def test_workers_add_up_and_a_row_tells_what_met_in_whose_compactions(self) -> None:
+        one, two = differential.Tally(digests={"1": "a"}), differential.Tally(digests={"2": "b"})
+        one.crossed.update({"a -> b | bucket | INT | value": 2, "a -> b | bucket | INT | null": 1})
+        one.covered["pair a -> b"] = 2
+        two.crossed.update({"a -> b | num-levels=3 | INT | value": 1, "c -> b | bucket | DATE | value": 1})
+        two.covered.update({"pair a -> b": 1, "pair c -> b": 1})
+        total = differential.Tally()
+        for part in (two, one):
+            total.add(differential.Tally.of(json.loads(json.dumps(part.json()))))
+        first, second = differential.coverage(total)
+        self.assertEqual(first, {"pair": "a -> b", "compactions": 3, "types": 1, "types_with_null": 1, "of_types": 2, "options": 2, "of_options": 2,
+                                 "combinations": 3, "of_combinations": 6})
+        self.assertEqual((second["pair"], second["compactions"], second["types_with_null"]), ("c -> b", 1, 0))
+        in_other_order = differential.Tally(digests={"2": "b", "1": "a"})
+        self.assertEqual(total.digest(), in_other_order.digest())
 
 
 class Limits(unittest.TestCase):
