@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import canon
-from peers import Table
+from peers import Table, View
 
 # A limit: the reader answers with other values.
 DIFFERS = "the rows differ"
@@ -260,6 +260,35 @@ def cut(made: Table, creator: str, filters: list) -> Callable:
     return story
 
 
+def tagged_changelog(run) -> None:
+    """Java's expiry takes the changelog of a tagged snapshot away and leaves the tag, which still names it: our check and expiry take that."""
+    made = table("tagged_changelog", {"id": "BIGINT"} | SMALL, ["id"], options={"changelog-producer": "input"})
+    maker, oracle, tagged = Maker(made, seed=29, pool=120, deletes=0.2), Oracle(made), []
+    run.siltstone.create(made)
+    for turn in range(6):
+        rows = maker.batch(80)
+        run.siltstone.write(made, rows)
+        oracle.write(rows)
+        if turn == 1:
+            run.java.tag(made, "kept")
+            tagged = oracle.rows()
+    tag = json.loads((run.folder(made) / "tag/tag-kept").read_text())
+    run.java.expire(made, keep=3)
+    gone = not (run.folder(made) / "manifest" / tag["changelogManifestList"]).exists()
+    run.tell(gone, "Java expired the changelog that the tag names", "  it keeps it now: this case shows nothing any more")
+    findings = [x for x in run.siltstone.check(made, bare=False) if not x.startswith("note: ") and "the next commit adopts it" not in x]
+    run.tell(not findings, "our check finds nothing", "\n".join(findings[:5]))
+    rows = maker.batch(80)
+    run.siltstone.write(made, rows)
+    oracle.write(rows)
+    expired = run.siltstone.expire(made, keep=1)
+    run.tell(expired > 0, f"we expired {expired} snapshots")
+    run.check("after both expiries", made, oracle)
+    types = made.types
+    run.tell(sorted(run.java.lines(made, View(tag="kept"))) == sorted(canon.line(row, types) for row in tagged),
+             f"Java reads the tag's {len(tagged)} rows")
+
+
 def widened(bits: str | None) -> str | None:
     """The DOUBLE of a FLOAT."""
     return bits and struct.pack(">d", canon.real(bits)).hex()
@@ -400,6 +429,7 @@ CASES = [
                    ["dt", "region", "id"], ("region",), options={"target-file-row-num": "25", "metadata.stats-dense-store": "false",
                    "metadata.stats-mode": "none"} | {f"fields.{name}.stats-mode": "none" for name in ("dt", "region", "id", *SMALL)}),
              "java", [("region", "=", "a/b=c d%é"), ("dt", "<", 0), *CUT_FILTERS])),
+    Case("ours-tagged-changelog", "Java expires a tagged snapshot and its changelog; our check and expiry go on", tagged_changelog),
     Case("ours-large", "thousands of rows in many small files",
          large(table("large", {"id": "BIGINT"} | SMALL, ["id"], options=SMALL_FILES), ours=True)),
     Case("theirs-java-large", "thousands of rows of Java in many small row groups and files",
