@@ -18,7 +18,7 @@ use siltstone_format::{
 
 use super::{
     need_pointer, publish,
-    roots::{self, Reach, Root},
+    roots::{self, MayMiss, Reach, Root},
     tip::{self, Swap},
 };
 use crate::{
@@ -326,14 +326,14 @@ async fn dead_manifests(
 ) -> Result<Vec<String>, CommitError> {
     let step = steps::EXPIRE_WALK;
     let mut alive = Reach::default();
-    alive.add_lists(io, step, context, kept, false).await?;
+    alive.add_lists(io, step, context, kept, MayMiss::Nothing).await?;
     for root in pinned {
-        alive.add_lists(io, step, context, &root.snapshot, root.partial).await?;
+        alive.add_lists(io, step, context, &root.snapshot, root.may_miss()).await?;
     }
     alive.add_manifest_names(context);
     let mut dead = Reach::default();
     for (_, snapshot) in snapshots.iter().filter(|(id, _)| **id < end) {
-        dead.add_lists(io, step, context, snapshot, true).await?;
+        dead.add_lists(io, step, context, snapshot, MayMiss::Everything).await?;
         // Index manifests name files that this build does not read: they stay for an engine that does. Checkpoints are swept.
         dead.keys.retain(|key| !key.contains("/index-manifest-") && !key.contains("/checkpoints-"));
     }

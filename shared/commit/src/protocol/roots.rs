@@ -24,6 +24,21 @@ pub(crate) struct Root {
     pub(crate) partial: bool,
 }
 
+impl Root {
+    /// What of it may be gone. Java's expiry takes the changelog of an expired snapshot away, also where a tag holds its rows.
+    pub(crate) fn may_miss(&self) -> MayMiss {
+        if self.partial { MayMiss::Everything } else { MayMiss::Changelog }
+    }
+}
+
+/// Which lists of a snapshot may be gone without a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MayMiss {
+    Nothing,
+    Changelog,
+    Everything,
+}
+
 /// Tags, branches' snapshots and tags, decoupled changelogs.
 pub(crate) async fn pinned(io: &Io, step: StepName, context: &TableContext) -> Result<Vec<Root>, CommitError> {
     let mut keys = Vec::new();
@@ -78,21 +93,22 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    /// Adds a snapshot's lists and remembers its manifests. With `may_miss`, a list that is gone is passed over.
+    /// Adds a snapshot's lists and remembers its manifests. A list that may be gone and is, is passed over.
     pub(crate) async fn add_lists(
         &mut self,
         io: &Io,
         step: StepName,
         context: &TableContext,
         snapshot: &Snapshot,
-        may_miss: bool,
+        may_miss: MayMiss,
     ) -> Result<(), CommitError> {
+        let (any, changelog) = (may_miss == MayMiss::Everything, may_miss != MayMiss::Nothing);
         let lists = [
-            Some(&snapshot.base_manifest_list),
-            Some(&snapshot.delta_manifest_list),
-            snapshot.changelog_manifest_list.as_ref(),
+            Some((&snapshot.base_manifest_list, any)),
+            Some((&snapshot.delta_manifest_list, any)),
+            snapshot.changelog_manifest_list.as_ref().map(|name| (name, changelog)),
         ];
-        for name in lists.into_iter().flatten() {
+        for (name, may_miss) in lists.into_iter().flatten() {
             let key = context.location.manifest(name);
             match manifests::read_list(io, step, context, name).await? {
                 Some(metas) => self.manifests.extend(metas.into_iter().map(|m| (m.file_name.clone(), m))),

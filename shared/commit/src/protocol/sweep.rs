@@ -12,7 +12,7 @@ use siltstone_format::{id::SnapshotId, path::ObjectName};
 use super::{
     group::lease,
     need_pointer,
-    roots::{self, Reach},
+    roots::{self, MayMiss, Reach},
     tip::{self, Swap},
 };
 use crate::{
@@ -64,7 +64,7 @@ pub(crate) async fn run(io: Io, context: TableContext, options: SweepOptions) ->
     add_snapshots(&io, &context, &mut reach).await?;
     add_staged(&io, &context, &mut reach).await?;
     for root in roots::pinned(&io, steps::SWEEP_ROOTS, &context).await? {
-        reach.add_lists(&io, steps::SWEEP_ROOTS, &context, &root.snapshot, root.partial).await?;
+        reach.add_lists(&io, steps::SWEEP_ROOTS, &context, &root.snapshot, root.may_miss()).await?;
         reach.add_files(&io, steps::SWEEP_ROOTS, &context, root.partial).await?;
     }
     let before = cutoff.saturating_sub(options.clock_skew_ms);
@@ -138,7 +138,7 @@ async fn add_snapshots(io: &Io, context: &TableContext, reach: &mut Reach) -> Re
     let ids: Vec<SnapshotId> = tip::list_snapshots(io, step, context).await?.into_iter().map(|(id, _)| id).collect();
     let snapshots = roots::snapshots(io, step, context, ids).await?;
     for (id, snapshot) in snapshots {
-        let read = match reach.add_lists(io, step, context, &snapshot, false).await {
+        let read = match reach.add_lists(io, step, context, &snapshot, MayMiss::Nothing).await {
             Ok(()) => reach.add_files(io, step, context, false).await,
             Err(error) => Err(error),
         };
@@ -147,7 +147,7 @@ async fn add_snapshots(io: &Io, context: &TableContext, reach: &mut Reach) -> Re
             if id >= earliest {
                 return Err(error);
             }
-            reach.add_lists(io, step, context, &snapshot, true).await?;
+            reach.add_lists(io, step, context, &snapshot, MayMiss::Everything).await?;
             reach.add_files(io, step, context, true).await?;
         }
     }
@@ -161,7 +161,7 @@ async fn add_meanwhile(io: &Io, context: &TableContext, then: &Pointer, reach: &
     reach.keys.extend(now.checkpoints.packed_object().map(|name| context.key(name)));
     let ids = (then.version().0 + 1..=now.version().0).map(SnapshotId);
     for snapshot in roots::snapshots(io, step, context, ids).await?.into_values() {
-        reach.add_lists(io, step, context, &snapshot, true).await?;
+        reach.add_lists(io, step, context, &snapshot, MayMiss::Everything).await?;
         reach.add_files(io, step, context, true).await?;
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::io::Step;
+use crate::{io::Step, protocol::Severity};
 
 /// Five snapshots, the second one a compaction of bucket 0, all two hours old.
 fn old_table() -> (TableContext, World) {
@@ -58,6 +58,33 @@ fn rule_4_tag_keeps_its_files_and_consumer_keeps_its_snapshots() {
         assert!(world.objects.contains_key(&codec_key(&context, &entry)));
     }
     world.ok(rollback(&context, RollbackTarget::Tag("keep".into()), ChangeId::derive("to tag")));
+}
+
+/// Java's expiry takes the changelog of an expired snapshot away, also where a tag holds its rows (random history of seed 1010).
+#[test]
+fn rule_4_tag_whose_changelog_went_with_its_snapshot_is_kept_and_stops_nothing() {
+    let (context, mut world) = old_table();
+    let first = world.objects[&context.location.snapshot(SnapshotId(1))].body.clone();
+    let mut tag: serde_json::Value = serde_json::from_slice(&first).unwrap();
+    tag["changelogManifestList"] = "manifest-list-gone".into();
+    tag["changelogManifestListSize"] = 1_000.into();
+    world.put(&context.location.tag("keep"), serde_json::to_vec(&tag).unwrap());
+    let expired = world.ok(expire(&context, expiry()));
+    assert_eq!(expired.snapshots, [1, 2, 3].map(SnapshotId));
+    assert!(!expired.keys.iter().any(|k| k.contains("bucket-")), "{:?}", expired.keys);
+    world.ok(sweep(&context, SweepOptions { dry_run: false, ..SweepOptions::default() }));
+    let findings = world.ok(check(&context)).findings;
+    assert!(findings.iter().all(|f| f.severity == Severity::Note), "{findings:?}");
+    assert!(findings.iter().any(|f| f.object.ends_with("tag-keep") && f.message.contains("changelog")), "{findings:?}");
+
+    tag["deltaManifestList"] = "manifest-list-gone".into();
+    world.put(&context.location.tag("keep"), serde_json::to_vec(&tag).unwrap());
+    let findings = world.ok(check(&context)).findings;
+    assert!(
+        findings.iter().any(|f| f.severity == Severity::Error && f.object.ends_with("manifest-list-gone")),
+        "{findings:?}"
+    );
+    assert!(world.run(sweep(&context, SweepOptions::default())).unwrap().is_err());
 }
 
 #[test]
