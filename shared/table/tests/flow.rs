@@ -7,8 +7,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde_json::json;
-use siltstone_commit::{checkpoint::Checkpoints, protocol};
-use siltstone_decode::quarantine::QuarantinedRecord;
+use siltstone_commit::{
+    checkpoint::Checkpoints,
+    manifests::Scope,
+    protocol,
+    sequence::{millis_of, padded},
+};
+use siltstone_decode::{aggregate::aggregate, quarantine::QuarantinedRecord};
 use siltstone_format::{id::SnapshotId, value::Value};
 use siltstone_store::{
     item::ItemCondition,
@@ -27,6 +32,7 @@ use siltstone_table::{
     repair::{self, Plan},
     scan::{ScanRequest, changelog, scan},
     settings::{CompactLimits, Feed, IngestLimits},
+    state,
 };
 use world::*;
 
@@ -184,6 +190,65 @@ async fn bad_records_are_quarantined_once_and_the_rest_goes_through() {
     assert_eq!(world.ingest().handle(&only_bad, FAR).await.unwrap().snapshot, Some(2), "a list makes one");
     let again = world.ingest().handle(&only_bad, FAR).await.unwrap();
     assert_eq!(again.redelivered, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_records_of_one_aggregate_have_places_of_their_own() {
+    let world = world(false, &[]).await;
+    let users: Vec<(String, Bytes)> =
+        [row(1, "a").to_string(), "first".into(), row(2, "b").to_string(), "second".into()]
+            .map(|text| ("k".to_owned(), Bytes::from(text)))
+            .into();
+    let report = world.ingest().handle(&raw_batch(1, &[aggregate(&users)]), FAR).await.unwrap();
+    assert_eq!((report.changes, report.quarantined.values().sum::<u64>()), (2, 2));
+    let table = world.open().await;
+    let read = quarantine::read(&table).await.unwrap();
+    assert_eq!(read.records.iter().map(|r| r.sub_sequence).collect::<Vec<_>>(), [1, 3], "counted from 0");
+    for (record, data) in read.records.iter().zip(["first", "second"]) {
+        assert_eq!(read.find(&table, &record.position()).unwrap().data, data.as_bytes(), "{}", record.position());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redelivered_record_that_made_no_row_is_known_by_its_arrival() {
+    let world = world(false, &[("ignore-delete", "true")]).await;
+    let mut first = batch(1, &[row(1, "a"), json!({"id": 2, "op": "delete", "dt": "2023-11-14"})]);
+    first.records[1].arrival_ms = START + 60_000;
+    let report = world.ingest().handle(&first, FAR).await.unwrap();
+    assert_eq!((report.changes, report.ignored.values().sum::<u64>()), (1, 1));
+    let again = world.ingest().handle(&first, FAR).await.unwrap();
+    assert_eq!((again.redelivered, again.changes), (2, 0), "it is no stream created again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_whose_upload_took_all_the_time_is_not_committed() {
+    let world = world(false, &[]).await;
+    let clock = world.clock.clone();
+    let slow = FaultPlan::none()
+        .act_before("put", "bucket-", 1, move || async move { clock.advance(Duration::from_secs(59)) });
+    let first = batch(1, &[row(1, "a")]);
+    let error = world.faulty(&slow).handle(&first, world.clock_ms() + 60_000).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("ms are left"), "{error}");
+    assert_eq!(world.open().await.pointer().await.unwrap().snapshot, None);
+    assert_eq!(world.ingest().handle(&first, FAR).await.unwrap().snapshot, Some(1), "and the next delivery is");
+    assert_eq!(world.rows(None).await, pairs(&[(1, "a")]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_states_its_largest_number_padded_to_the_end_of_its_millisecond() {
+    let world = world(false, &[("changelog-producer", "input")]).await;
+    world.ingest().handle(&batch(1, &[row(1, "a"), row(2, "b")]), FAR).await.unwrap();
+    let table = world.open().await;
+    let snapshot = table.current().await.unwrap().unwrap();
+    let files = state::live_files(&table, &snapshot, Scope::Everything).await.unwrap();
+    let logged = state::delta_files(&table, &snapshot).await.unwrap().changelog;
+    for entry in files.iter().chain(&logged) {
+        let stated = entry.file.max_sequence_number;
+        assert!(stated > entry.file.min_sequence_number && stated == padded(stated), "{stated}");
+        assert_eq!(millis_of(stated), START + 2, "the arrival of the last record");
+    }
+    assert_eq!((files.len(), logged.len()), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
