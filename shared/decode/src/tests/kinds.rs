@@ -408,3 +408,29 @@ fn settings_that_would_do_nothing_are_faults() {
     let both = DecoderConfig { op_field: Some("op".into()), deletes: vec!["U".into()], ..config(Format::Json) };
     assert_eq!(faults(both)[0].at, "deletes");
 }
+
+#[test]
+fn offsets_of_both_signs_are_taken_off() {
+    let noon = 1_700_000_000_000 / 86_400_000 * 86_400_000 + 43_200_000;
+    for (zone, hours) in
+        [("Z", 0.0), ("+02:00", -2.0), ("-02:00", 2.0), ("-0530", 5.5), ("+05:30", -5.5), ("-18", 18.0)]
+    {
+        let text = format!("2023-11-14T12:00:00{zone}");
+        let field = json!({"name": "io.debezium.time.ZonedTimestamp"});
+        let wanted = stamp(noon + (hours * 3_600_000.0) as i64, 0);
+        assert_eq!(read("TIMESTAMP(3) WITH LOCAL TIME ZONE", &enveloped(field, json!(text))), wanted, "{zone}");
+    }
+}
+
+#[test]
+fn a_map_has_no_null_among_its_keys() {
+    use siltstone_format::types::TypeKind;
+    let text = || DataType::parse("STRING").unwrap();
+    let map = DataType::nullable(TypeKind::Map(Box::new(text()), Box::new(text())));
+    let columns = vec![Column::new("id", DataType::parse("INT").unwrap()), Column::new("v", map)];
+    let table = TableSchema::create(columns, vec![], vec!["id".to_owned()], Default::default(), None, 0).unwrap();
+    let decoder = Decoder::new(&table, &config(Format::Json)).unwrap();
+    let of = |pairs: Json| decode(&decoder, &json!({"id": 1, "v": pairs}));
+    assert_eq!(code(of(json!([["a", "x"], [null, "y"]]))), RejectCode::MissingColumn);
+    assert!(matches!(of(json!([["a", null]])), Decoded::Changes(_)), "a value may be null");
+}

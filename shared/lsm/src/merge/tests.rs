@@ -130,6 +130,19 @@ fn deletes_are_kept_dropped_or_dropped_below_a_line() {
 }
 
 #[test]
+fn the_largest_of_the_dropped_deletes_is_reported_whatever_their_order() {
+    let l = layout("BIGINT", &[]);
+    for sequences in [[30, 10, 20], [10, 20, 30], [20, 30, 10]] {
+        let deletes = sequences.iter().zip(1..).map(|(sequence, key)| (key, *sequence, DELETE, None)).collect();
+        let settings =
+            MergeSettings { drop_deletes: DropDeletes::Below(SequenceNumber(31)), ..MergeSettings::default() };
+        let mut merge = Merge::new(&l, runs(&l, &[deletes], 8), settings).unwrap();
+        assert_eq!(merge.by_ref().count(), 0);
+        assert_eq!(merge.dropped_deletes(), Some(SequenceNumber(30)), "{sequences:?}");
+    }
+}
+
+#[test]
 fn a_delete_with_a_smaller_sequence_field_loses() {
     let l = layout("BIGINT", &[("sequence.field", "s")]);
     let newer = vec![(1, 10, DELETE, Some(5))];

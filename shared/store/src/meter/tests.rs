@@ -36,6 +36,16 @@ async fn object_requests_are_counted_by_class_with_their_bytes() {
 }
 
 #[tokio::test]
+async fn deletes_of_a_thousand_keys_are_one_request() {
+    for (keys, requests) in [(0, 0), (1, 1), (1_000, 1), (1_001, 2), (2_000, 2), (2_001, 3)] {
+        let meter = Meter::new();
+        let store = Metered::new(MemoryObjectStore::new(), meter.clone());
+        store.delete(&(0..keys).map(|n: u32| n.to_string()).collect::<Vec<_>>()).await.unwrap();
+        assert_eq!(meter.snapshot().count(RequestKind::S3Delete).requests, requests, "{keys} keys");
+    }
+}
+
+#[tokio::test]
 async fn refused_requests_are_not_billed_and_lost_ones_are() {
     let meter = Meter::new();
     let plan = FaultPlan::none().at(1, Fault::Throttle).at(2, Fault::LoseAnswer);

@@ -200,3 +200,14 @@ async fn all_layers_together_keep_the_contracts() {
     let usage = meter.snapshot();
     assert!(usage.s3_put_class() > 100 && usage.write_units > 100, "{usage:?}");
 }
+
+#[tokio::test]
+async fn another_content_of_our_length_is_not_taken_for_ours() {
+    let store = MemoryObjectStore::new();
+    let other = store.clone();
+    let plan = FaultPlan::none().on("put", "k", 1, Fault::LoseRequest).act_before("put", "k", 2, move || async move {
+        other.put("k", Bytes::from_static(b"MINE"), PutMode::IfAbsent).await.unwrap();
+    });
+    let error = objects(&store, plan).put("k", MINE, PutMode::IfAbsent).await.unwrap_err();
+    assert_eq!(error.kind(), ObjectErrorKind::Unknown);
+}
