@@ -263,3 +263,26 @@ async fn failed_task_is_measured_and_the_event_is_tried_again() {
     assert_eq!(value(&metrics.document().unwrap(), "Failed"), 1);
     assert_eq!(fates(&handler, &event(&[TASK])).await, counted(&[("compacted", 1)]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_of_a_summary_are_those_of_the_files_read_and_written() {
+    let world = World::new().await;
+    world.commit_samples().await;
+    let sizes = || async {
+        let objects = list_all(world.ports.objects.as_ref(), &settings(&[]).table.location()).await.unwrap();
+        let data = objects.into_iter().filter(|object| object.key.contains("/data-"));
+        data.map(|object| (object.key, object.size)).collect::<BTreeMap<String, u64>>()
+    };
+    let before = sizes().await;
+    let counts = feed(&handler(&world), sample("compact-task").as_bytes()).await;
+    let written: u64 = sizes().await.iter().filter(|(key, _)| !before.contains_key(*key)).map(|(_, size)| size).sum();
+    assert_eq!((counts["bytesIn"], counts["bytesOut"]), (before.values().sum(), written));
+}
+
+#[tokio::test]
+async fn memory_of_the_function_in_mb_limits_its_merges_in_bytes() {
+    let settings = settings(&[("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1769")]);
+    let handler = Handler::new(World::new().await.ports.clone(), settings);
+    let shown = format!("{handler:?}");
+    assert!(shown.contains(&format!("memory_bytes: {}", 1_769_u64 << 20)), "{shown}");
+}

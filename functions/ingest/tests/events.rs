@@ -343,3 +343,14 @@ async fn invocation_without_time_left_fails_before_it_writes() {
     assert_eq!(value(&metrics.document().unwrap(), "Failed"), 1);
     assert_eq!(world.snapshot().await, None);
 }
+
+#[test]
+fn arrival_times_keep_their_milliseconds() {
+    // Times 1,000, some of them fall short of the whole millisecond by a rounding.
+    for wanted in [START, 1_079_354_203_978, 2_149_026_880_956, 2_184_958_958_792] {
+        let seconds = wanted as f64 / 1_000.0;
+        let event = changed(|e| e["Records"][0]["kinesis"]["approximateArrivalTimestamp"] = json!(seconds));
+        let event: KinesisEvent = serde_json::from_slice(&event).unwrap();
+        assert_eq!(event.into_batch().unwrap().unwrap().records[0].arrival_ms, wanted, "{seconds}");
+    }
+}
