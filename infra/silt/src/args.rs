@@ -315,9 +315,9 @@ pub(crate) struct Scan {
     /// Read the changelog (all snapshots, or the one of --snapshot) instead of the table's rows.
     #[arg(long)]
     pub(crate) changelog: bool,
-    /// How to print (--json is short for --format json).
-    #[arg(long, value_enum, default_value_t = Output::Table)]
-    pub(crate) format: Output,
+    /// How to print: aligned columns if not said (--json is short for --format json).
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Output>,
     /// Write to a file instead of standard output.
     #[arg(long, value_name = "FILE")]
     pub(crate) output_file: Option<PathBuf>,

@@ -88,6 +88,30 @@ impl From<StreamError> for Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::BrokenPipe { Self::OutputClosed } else { Self::Problem(error.to_string()) }
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::OutputClosed
+        } else {
+            Self::Problem(format!("the output cannot be written: {error}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_by_itself_has_the_exit_code_of_an_unavailable_service() {
+        let codes = [
+            (TableError::Unavailable("x".to_owned()), 3),
+            (TableError::Invalid("x".to_owned()), 2),
+            (TableError::NotFound("x".to_owned()), 1),
+            (TableError::Corrupt("x".to_owned()), 1),
+            (TableError::Conflict("x".to_owned()), 1),
+        ];
+        for (error, code) in codes {
+            let words = error.to_string();
+            assert_eq!(Failure::from(error).report(false), ExitCode::from(code), "{words}");
+        }
     }
 }

@@ -102,7 +102,13 @@ async fn run(cli: Cli) -> Result<Done, Failure> {
     let mut out = Out::new(cli.json);
     let place = &cli.place;
     match cli.verb {
-        Verb::Demo(args) => demo::run(args, &mut out).await,
+        // Its functions are processes, and end with what is dropped here.
+        Verb::Demo(args) => tokio::select! {
+            ended = demo::run(args, &mut out) => ended,
+            () = commands::local::stopped() => {
+                Err(Failure::Problem("the demo was stopped before its end: nothing was compared".to_owned()))
+            }
+        },
         Verb::Local(args) => commands::local::run(args, &mut out).await,
         Verb::Table(args) => commands::table::run(place, args, &mut out).await,
         Verb::Produce(args) => commands::produce::run(place, args, &mut out).await,

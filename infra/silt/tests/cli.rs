@@ -395,3 +395,53 @@ fn damage_of_any_object_ends_in_words_and_exit_code_1() {
     }
     local.silt(&["check", "k.t", "--deep"]).well();
 }
+
+#[test]
+fn a_file_in_place_of_a_directory_and_two_forms_at_once_are_refused_in_words() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("file");
+    fs::write(&file, "x").unwrap();
+    for verb in [["local", "--dir"], ["demo", "--keep"]] {
+        let args = verb.map(OsString::from).into_iter().chain([file.clone().into()]);
+        let words = silt(args);
+        assert!(words.failure(2).contains("is no directory"), "{}", words.err);
+    }
+    let local = Local::stopped();
+    local.create(&["--stream", "s"]);
+    let both = local.silt(&["--json", "scan", "k.t", "--format", "csv"]);
+    assert!(both.failure(2).contains("one of the two"), "{}", both.err);
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let full = ended(command(local.place(&["table", "list"])).stdout(full).spawn().unwrap());
+    assert!(full.failure(1).contains("the output cannot be written"), "{}", full.err);
+}
+
+#[test]
+fn a_demo_that_is_stopped_says_so_and_leaves_no_process_behind() {
+    let root = tempfile::tempdir().unwrap();
+    let mut demo = command(["demo", "--seconds", "60", "--json"]).env("TMPDIR", root.path()).spawn().unwrap();
+    let until = Instant::now() + ENDED_WITHIN;
+    let tasks = |id: u32| -> Vec<u32> {
+        let tasks = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+        let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+        children.flat_map(|text| text.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>()).collect()
+    };
+    let mut started = tasks(demo.id());
+    while started.is_empty() && Instant::now() < until && demo.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(50));
+        started = tasks(demo.id());
+    }
+    assert!(!started.is_empty(), "no function was started");
+    Command::new("kill").args(["-INT", &demo.id().to_string()]).status().unwrap();
+    let stopped = ended(demo);
+    assert_eq!(stopped.code, Some(1), "{}", stopped.err);
+    assert!(stopped.err.contains("stopped before its end"), "{}", stopped.err);
+    for id in started {
+        let gone =
+            |id: u32| !fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default().contains("function");
+        while !gone(id) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(gone(id), "function {id} is left");
+    }
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0, "its directory goes with it");
+}

@@ -49,7 +49,7 @@ pub(crate) async fn run(args: Local, out: &mut Out) -> Result<Done, Failure> {
         Mode::InProcess
     };
     if let Some(dir) = &args.dir {
-        std::fs::create_dir_all(dir).map_err(|e| Failure::Usage(format!("{}: {e}", dir.display())))?;
+        make(dir)?;
     }
     let stack = Stack::start(StackConfig { dir: args.dir.clone(), port: args.port }).await?;
     let mut config = HostConfig::new(mode, args.dir.clone());
@@ -69,6 +69,18 @@ pub(crate) async fn run(args: Local, out: &mut Out) -> Result<Done, Failure> {
     Ok(Done::Well)
 }
 
+/// Makes the directory of a stack.
+pub(crate) fn make(dir: &Path) -> Result<(), Failure> {
+    if dir.exists() && !dir.is_dir() {
+        return Err(Failure::Usage(format!(
+            "{} is no directory: a stack keeps its state in one, so name another",
+            dir.display()
+        )));
+    }
+    std::fs::create_dir_all(dir)
+        .map_err(|e| Failure::Usage(format!("the directory {} cannot be made: {e}", dir.display())))
+}
+
 fn as_json(endpoints: &Endpoints) -> Value {
     Value::Object(endpoints.variables().iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect::<Map<_, _>>())
 }
@@ -76,8 +88,13 @@ fn as_json(endpoints: &Endpoints) -> Value {
 /// Addresses of the stack that runs in a directory: an answer means that it serves.
 async fn exports(dir: Option<&Path>, out: &mut Out) -> Result<Done, Failure> {
     let dir = dir.unwrap_or(Path::new("."));
-    let away =
-        || Failure::Unavailable(format!("no stack runs in {}: start one with `silt local --dir`", dir.display()));
+    let away = || {
+        Failure::Unavailable(format!(
+            "no stack runs in {}: start one with `silt local --dir {}`",
+            dir.display(),
+            dir.display()
+        ))
+    };
     let endpoints = serving(dir).await.ok_or_else(away)?;
     let text = endpoints.exports();
     out.object(&as_json(&endpoints), text.trim_end())?;
@@ -85,7 +102,7 @@ async fn exports(dir: Option<&Path>, out: &mut Out) -> Result<Done, Failure> {
 }
 
 /// Ctrl-C, or the end that a service manager asks for.
-async fn stopped() {
+pub(crate) async fn stopped() {
     let Ok(mut term) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
         tokio::signal::ctrl_c().await.ok();
         return;

@@ -375,6 +375,22 @@ mod tests {
         assert_eq!(of_550, [b"x".as_slice(), b"later"]);
     }
 
+    #[test]
+    fn a_record_that_waits_for_room_is_not_passed_by_a_smaller_one_of_its_key() {
+        let large = |key: &str| {
+            let data = vec![b'x'; CALL_BYTES - 10].into();
+            Pending { record: PutRecord { data, ..record(key, "").record }, line: 1 }
+        };
+        let waiting = [large("a"), large("b"), record("b", "small"), record("c", "small")];
+        let (call, rest) = split(waiting.into());
+        assert_eq!(call.iter().map(|p| p.record.partition_key.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!(
+            rest.iter().map(|p| p.record.data.len()).collect::<Vec<_>>(),
+            [CALL_BYTES - 10, 5],
+            "both of b, in order"
+        );
+    }
+
     /// Takes calls without a record of the key `refused`; remembers what came.
     #[derive(Debug, Default)]
     struct Refusing {

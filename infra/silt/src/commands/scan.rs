@@ -42,7 +42,11 @@ pub(crate) async fn run(place: &Place, args: Scan, out: &mut Out) -> Result<Done
     };
     let columns = columns(&table, args.select.as_deref())?;
     let request = ScanRequest { version, filter, limit: args.limit };
-    let form = if out.json && args.format == Output::Table { Output::Json } else { args.format };
+    let form = match (out.json, args.format) {
+        (false, form) => form.unwrap_or(Output::Table),
+        (true, None | Some(Output::Json)) => Output::Json,
+        (true, Some(_)) => return Err(Failure::Usage("--json is --format json: give one of the two".to_owned())),
+    };
     if form == Output::Parquet && args.changelog {
         return Err(Failure::Usage("--changelog prints row kinds: use --format json, csv or table".to_owned()));
     }

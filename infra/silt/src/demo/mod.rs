@@ -108,7 +108,7 @@ impl World {
             std::env::current_exe().map_err(|e| Failure::Problem(format!("this program cannot be found: {e}")))?;
         if let Some(dir) = &args.keep {
             need_text(dir)?;
-            std::fs::create_dir_all(dir).map_err(|e| Failure::Usage(format!("{}: {e}", dir.display())))?;
+            crate::commands::local::make(dir)?;
         }
         let stack = Stack::start(StackConfig { dir: args.keep.clone(), port: 0 }).await?;
         let mode = Mode::Processes(Bootstraps::Program(program, vec![FUNCTION.to_owned()]));
