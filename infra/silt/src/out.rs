@@ -4,6 +4,7 @@
 //! only after a second.
 
 use std::{
+    borrow::Cow,
     fmt::Display,
     io::{self, IsTerminal, Write},
     time::Duration,
@@ -72,23 +73,45 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
 
 /// A progress bar of `total` steps on standard error, hidden for its first second and where there is no terminal.
 pub(crate) fn progress(what: &'static str, total: Option<u64>) -> ProgressBar {
-    let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
-    bar_of(bar, what, if total.is_some() { "{msg} {wide_bar} {pos}/{len} {eta}" } else { "{spinner} {msg} {pos}" })
+    bar_of(total, what, if total.is_some() { "{msg} {wide_bar} {pos}/{len} {eta}" } else { "{spinner} {msg} {pos}" })
 }
 
 /// Waits for a step whose parts cannot be counted; its time is shown as [`progress`] shows it.
 pub(crate) async fn wait_for<T>(what: &'static str, step: impl Future<Output = T>) -> T {
-    let bar = bar_of(ProgressBar::new_spinner(), what, "{spinner} {msg} {elapsed}");
+    let bar = bar_of(None, what, "{spinner} {msg} {elapsed}");
     bar.enable_steady_tick(Duration::from_millis(100));
     let done = step.await;
     bar.finish_and_clear();
     done
 }
 
-fn bar_of(bar: ProgressBar, what: &'static str, template: &str) -> ProgressBar {
+/// Several steps in a row, of which the one that goes on is shown as [`wait_for`] shows its.
+pub(crate) struct Steps(ProgressBar);
+
+impl Steps {
+    pub(crate) fn new() -> Self {
+        let bar = bar_of(None, "", "{spinner} {elapsed} {wide_msg}");
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Self(bar)
+    }
+
+    /// What goes on now.
+    pub(crate) fn show(&self, what: impl Into<Cow<'static, str>>) {
+        self.0.set_message(what);
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+fn bar_of(total: Option<u64>, what: &'static str, template: &str) -> ProgressBar {
+    // Hidden from its birth: a bar that is hidden later has drawn its first line already, which stays.
+    let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
     bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.set_message(what);
-    bar.set_draw_target(ProgressDrawTarget::hidden());
     if io::stderr().is_terminal() {
         let shown = bar.downgrade();
         tokio::spawn(async move {

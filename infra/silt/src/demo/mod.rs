@@ -1,9 +1,11 @@
 //! `silt demo`: a change stream, faults, compaction, and a proof that nothing was lost.
 //!
-//! Neighbours: `source` makes the changes and knows the truth, `faults` breaks things, `telemetry` listens, `view` shows, `verify` compares.
+//! Neighbours: `source` makes the changes and knows the truth, `faults` breaks things, `telemetry` listens, `view` shows, `verify`
+//! compares, `price` says what it would cost.
 //! The functions are processes of their own, this same program started as a Lambda `bootstrap`, so a kill is a kill.
 
 mod faults;
+mod price;
 pub(crate) mod source;
 mod telemetry;
 mod verify;
@@ -25,8 +27,7 @@ use siltstone_local::{
     host::{Bootstraps, Host, HostConfig, Hosted, Mode},
 };
 use siltstone_store::{
-    Clock, LIST_PRICES, PRICES_AS_OF, SystemClock,
-    cost::Standing,
+    Clock, SystemClock,
     stream::{PutRecord, StreamAdmin},
 };
 use siltstone_table::{
@@ -42,13 +43,13 @@ use crate::{
     args::Demo,
     commands::produce::{Pending, Sent, hash_key, send},
     failure::{Done, Failure},
-    out::Out,
+    out::{Out, Steps},
     place::need_text,
 };
 use source::{COLUMNS, Change, Oracle, OrderChanges, TABLE};
 use telemetry::Telemetry;
 use verify::ByPypaimon;
-use view::{Moment, View, managed};
+use view::{Moment, View};
 
 const STREAM: &str = "orders";
 const BUCKETS: i32 = 4;
@@ -215,7 +216,6 @@ impl World {
             millis: self.millis(),
             seconds: args.seconds,
             produced: self.sent.records,
-            produced_bytes: self.sent.bytes,
             runs,
             shards,
             kills: self.kills,
@@ -242,7 +242,7 @@ pub(crate) async fn run(args: Demo, out: &mut Out) -> Result<Done, Failure> {
     let up_ms = SystemClock.now_ms() - began;
     let warehouse = "s3://siltstone/warehouse";
     out.say(format!(
-        "The stack is up after {up_ms} ms: S3, DynamoDB, Kinesis, Lambda on loopback; table {TABLE}, {} shards, {BUCKETS} buckets.\n\n{}\n\
+        "The stack is up after {up_ms} ms: S3, DynamoDB, Kinesis, Lambda on loopback;\ntable {TABLE}, {} shards, {BUCKETS} buckets.\n\n{}\n\
          Read along while it runs:\n\n{}",
         args.shards,
         world.stack.exports(),
@@ -364,15 +364,19 @@ async fn bucket_runs(table: &Table) -> Vec<usize> {
 
 /// Waits for the last records, then for compactions to come to rest.
 async fn drain(args: &Demo, world: &mut World, view: &mut View) -> Result<(), Failure> {
+    view.phase(world.millis(), "waiting until the last records are committed")?;
     let waiting = async {
         while !world.drained().await? {
-            tokio::time::sleep(TICK).await;
+            let moment = world.moment(args, bucket_runs(&world.table).await).await;
+            view.show(&moment, &world.telemetry.sums())?;
+            tokio::time::sleep(TICK * 4).await;
         }
         Ok::<(), Failure>(())
     };
     tokio::time::timeout(DRAIN, waiting).await.map_err(|_| {
         Failure::Problem(format!("after {} s there are records in the stream that no commit covers", DRAIN.as_secs()))
     })??;
+    view.phase(world.millis(), "waiting until compactions come to rest")?;
     let started = SystemClock.now_ms();
     let mut before = (0, 0);
     while SystemClock.now_ms() - started < i64::try_from(SETTLE.as_millis()).unwrap_or(0) {
@@ -400,20 +404,33 @@ async fn finish(
     warehouse: &str,
     out: &mut Out,
 ) -> Result<Done, Failure> {
-    let difference = verify::by_scan(&world.table, &world.oracle).await?;
-    let witness = verify::by_changelog(&world.table, &world.oracle).await?;
+    out.say("\nComparing what can be read with what was produced.")?;
+    let steps = Steps::new();
+    let difference = verify::by_scan(&world.table, &world.oracle, &steps).await?;
+    let witness = verify::by_changelog(&world.table, &world.oracle, &steps).await?;
+    steps.show("reading the quarantine");
     let (quarantined, shown) = verify::quarantined(&world.table).await?;
+    steps.show("reading one order in every snapshot that changed it");
     let life = verify::life_of(&world.table, followed).await?;
+    steps.show("looking for a Python with pypaimon, and reading the table with it");
     let pypaimon = verify::by_pypaimon(&world.stack.endpoints(), warehouse, &world.oracle).await;
+    drop(steps);
     let first_row_ms = if world.first_row.is_finished() { (&mut world.first_row).await.ok().flatten() } else { None };
     let moment = world.moment(args, bucket_runs(&world.table).await).await;
     let snapshots = world.table.current().await?.map(|s| s.id.0);
     let sums = world.telemetry.sums();
-    let cost = sums.cost();
-    let managed = managed(&moment, &sums);
+    let run = price::Run {
+        seconds: args.seconds,
+        changes: world.oracle.changes,
+        produced_bytes: world.sent.bytes,
+        stored_bytes: sums.bytes,
+        shards: moment.shards,
+        batches: sums.ingest_batches,
+        cost: sums.cost(),
+    };
+    let month = run.month();
     let statuses: Vec<Option<String>> = life.iter().map(|(_, status)| status.clone()).collect();
     let lived = statuses == [Some("O".to_owned()), Some("F".to_owned()), None];
-    let standing = Standing { stored_bytes: sums.bytes, shards: moment.shards as u64, extended_retention: false };
     let summary = json!({
         "produced": world.sent.records, "changes": world.oracle.changes, "rows": world.oracle.rows.len(),
         "lost": difference.lost, "doubled": difference.doubled, "wrong": difference.wrong, "extra": difference.extra,
@@ -424,8 +441,9 @@ async fn finish(
         "first_row_ms": first_row_ms, "freshness_p50_ms": sums.freshness(500),
         "freshness_p99_ms": sums.freshness(990), "snapshots": snapshots, "batches": sums.ingest_batches, "files": sums.files,
         "s3_put": sums.usage.s3_put_class(), "s3_get": sums.usage.s3_get_class(), "dynamo_write_units": sums.usage.write_units,
-        "dynamo_read_units": sums.usage.read_units, "gb_seconds": sums.usage.gb_seconds(), "cost_usd": cost.added(),
-        "firehose_s3tables_usd": managed.work(), "seed": args.seed});
+        "dynamo_read_units": sums.usage.read_units, "gb_seconds": sums.usage.gb_seconds(), "cost_usd": run.cost.added(),
+        "firehose_s3tables_usd": run.managed_usd(), "month_usd": {"as_run": month.as_run, "batch_each_10_s": month.deployed,
+            "batch_each_minute": month.by_minute, "firehose_s3tables": month.managed}, "seed": args.seed});
     let pypaimon_well = match &pypaimon {
         ByPypaimon::NotInstalled => true,
         ByPypaimon::Failed(_) => false,
@@ -437,13 +455,14 @@ async fn finish(
         && pypaimon_well
         && lived;
     out.say(format!(
-        "\n{} changes, {} live orders. First row readable after {} ms; freshness p50 {} ms, p99 {} ms.\n\
-         Against what was produced: {} lost, {} doubled, {} wrong, {} extra; changelog: {} duplicates, {} missing; pypaimon: {}.\n\
-         {} kills between commit and publication, {} records delivered again after their commit and skipped; {} split, {} merge; {} compactions.\n\
-         Order {followed} by time travel: {}\n\
-         Quarantined {} of {} malformed records; one of them:\n\n{}\n\n\
-         Cost: {cost} ({:.3} $ per million changes, {PRICES_AS_OF}), with a batch every half second; as deployed it is one every ten seconds.\n\
-         Firehose + S3 Tables, append only and a minute behind: ${:.6}. Idle, nothing runs: ${:.4} a month for storage, and the stream's own ${:.2}.\n",
+        "\n{} changes, {} live orders.\n\
+         First row readable after {} ms; freshness p50 {} ms, p99 {} ms.\n\
+         Against what was produced: {} lost, {} doubled, {} wrong, {} extra.\n\
+         Changelog: {} duplicates, {} missing. pypaimon: {}.\n\
+         {} kills between commit and publication; {} records were delivered again after\n\
+         their commit, and skipped. {} split, {} merge, {} compactions.\n\
+         Order {followed} by time travel:\n  {}.\n\
+         Quarantined {} of {} malformed records; one of them:\n\n{}\n\n{}\n",
         world.oracle.changes,
         world.oracle.rows.len(),
         first_row_ms.unwrap_or(0),
@@ -461,25 +480,20 @@ async fn finish(
         world.splits,
         world.merges,
         sums.compactions,
-        life.iter().map(|(s, status)| format!("{} in snapshot {s}", status.as_deref().unwrap_or("gone"))).collect::<Vec<_>>().join(", "),
+        life.iter()
+            .map(|(s, status)| format!("{} in snapshot {s}", status.as_deref().unwrap_or("gone")))
+            .collect::<Vec<_>>()
+            .join(", "),
         quarantined,
         world.injected,
         shown.unwrap_or_default(),
-        cost.added() * 1e6 / out_of(world.oracle.changes),
-        managed.work(),
-        standing.storage_month(&LIST_PRICES),
-        standing.stream_month(&LIST_PRICES),
+        run.words(),
     ))?;
     if let Some(dir) = &args.keep {
         out.say(format!("The state is kept: silt --local {} scan {TABLE} --limit 5", dir.display()))?;
     }
     out.object(&summary, if well { "All is as it was produced." } else { "NOT all is as it was produced." })?;
     Ok(if well { Done::Well } else { Done::Problems })
-}
-
-#[expect(clippy::cast_precision_loss, reason = "for a price")]
-fn out_of(changes: u64) -> f64 {
-    changes.max(1) as f64
 }
 
 fn pypaimon_json(found: &ByPypaimon) -> Value {

@@ -19,12 +19,15 @@ use siltstone_table::{
 };
 
 use super::source::{Difference, Oracle};
-use crate::failure::Failure;
+use crate::{failure::Failure, out::Steps};
 
 /// Kind of the old image of an update; it carries the change before.
 const UPDATE_BEFORE: i8 = 1;
 const CHANGE_ID: usize = 9;
 const STATUS: usize = 2;
+
+/// Rows between two words on how far it is.
+const TOLD_EVERY: usize = 1_000;
 
 /// Cells of a row in the oracle's plain form.
 fn cells(values: &[Value]) -> Vec<String> {
@@ -44,10 +47,14 @@ fn cells(values: &[Value]) -> Vec<String> {
 }
 
 /// The table's rows against the oracle.
-pub(crate) async fn by_scan(table: &Table, oracle: &Oracle) -> Result<Difference, Failure> {
-    let mut rows = Vec::new();
+pub(crate) async fn by_scan(table: &Table, oracle: &Oracle, steps: &Steps) -> Result<Difference, Failure> {
+    let (mut rows, total) = (Vec::new(), oracle.rows.len());
+    steps.show("scanning the table");
     scan(table, &ScanRequest::default(), |row| {
         rows.push(cells(&row.values));
+        if rows.len() % TOLD_EVERY == 0 {
+            steps.show(format!("scanning the table: {} of {total} orders", rows.len()));
+        }
         true
     })
     .await?;
@@ -64,13 +71,17 @@ pub(crate) struct Witness {
 }
 
 /// Each change that the stream took must be in the changelog once.
-pub(crate) async fn by_changelog(table: &Table, oracle: &Oracle) -> Result<Witness, Failure> {
+pub(crate) async fn by_changelog(table: &Table, oracle: &Oracle, steps: &Steps) -> Result<Witness, Failure> {
     let mut seen: BTreeMap<i64, u64> = BTreeMap::new();
+    steps.show("reading the changelog");
     changelog(table, &ScanRequest::default(), |_, row| {
         if row.kind != UPDATE_BEFORE
             && let Some(Value::BigInt(id)) = row.values.get(CHANGE_ID)
         {
             *seen.entry(*id).or_insert(0) += 1;
+            if seen.len() % TOLD_EVERY == 0 {
+                steps.show(format!("reading the changelog: {} of {} changes", seen.len(), oracle.changes));
+            }
         }
         true
     })

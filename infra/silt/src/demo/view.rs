@@ -1,6 +1,7 @@
 //! The live view: what happens, redrawn in place on a terminal, a line now and then elsewhere.
 //!
-//! Neighbours: `demo` feeds it, `telemetry` has the sums.
+//! Neighbours: `demo` feeds it, `telemetry` has the sums. Invariant: 1. a line takes one row of the terminal and all lines fit its rows, or the
+//! next moment would be drawn in the wrong place.
 
 use std::{
     collections::VecDeque,
@@ -10,9 +11,8 @@ use std::{
 use crossterm::{
     cursor::{MoveToColumn, MoveUp},
     queue,
-    terminal::{Clear, ClearType},
+    terminal::{Clear, ClearType, size},
 };
-use siltstone_store::cost::{LIST_PRICES, ManagedCost, ManagedWork};
 
 use super::telemetry::Sums;
 use crate::out;
@@ -21,15 +21,15 @@ use crate::out;
 const EVENTS: usize = 6;
 /// Seconds between lines where nothing can be redrawn.
 const LINE_EVERY: u64 = 5;
-/// Firehose writes a file of a stream at least this often, seconds (its smallest buffer for tables).
-const FIREHOSE_BUFFER: u64 = 60;
-
 /// State of the view.
 pub(crate) struct View {
     live: bool,
     quiet: bool,
-    drawn: u16,
+    /// Characters of each line that stands.
+    drawn: Vec<usize>,
     last_line: u64,
+    /// What goes on, once everything was produced.
+    phase: Option<&'static str>,
     events: VecDeque<String>,
 }
 
@@ -39,7 +39,6 @@ pub(crate) struct Moment {
     pub(crate) millis: u64,
     pub(crate) seconds: u64,
     pub(crate) produced: u64,
-    pub(crate) produced_bytes: u64,
     /// Runs of each bucket.
     pub(crate) runs: Vec<usize>,
     pub(crate) shards: usize,
@@ -49,7 +48,20 @@ pub(crate) struct Moment {
 
 impl View {
     pub(crate) fn new(quiet: bool) -> Self {
-        Self { live: io::stdout().is_terminal() && !quiet, quiet, drawn: 0, last_line: 0, events: VecDeque::new() }
+        Self {
+            live: io::stdout().is_terminal() && !quiet,
+            quiet,
+            drawn: Vec::new(),
+            last_line: 0,
+            phase: None,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Production is over, and this goes on.
+    pub(crate) fn phase(&mut self, millis: u64, text: &'static str) -> io::Result<()> {
+        self.phase = Some(text);
+        if self.live { Ok(()) } else { self.event(millis, text) }
     }
 
     /// Something happened.
@@ -92,47 +104,48 @@ impl View {
                 sums.compactions
             );
         }
-        let lines = self.lines(moment, sums);
-        let mut out = io::stdout().lock();
-        if self.drawn > 0 {
-            queue!(out, MoveUp(self.drawn), MoveToColumn(0))?;
+        // A terminal that does not tell its size is taken for the smallest that there are.
+        let (columns, rows) = size().map_or((80, 24), |(columns, rows)| (usize::from(columns), usize::from(rows)));
+        let lines = fit(self.lines(moment, sums), columns, rows);
+        // In one write: a terminal that shows the half of it flickers.
+        let mut frame = Vec::new();
+        let up = height(&self.drawn, columns);
+        if up > 0 {
+            queue!(frame, MoveUp(u16::try_from(up.min(rows)).unwrap_or(u16::MAX)), MoveToColumn(0))?;
         }
+        queue!(frame, Clear(ClearType::FromCursorDown))?;
         for line in &lines {
-            queue!(out, Clear(ClearType::CurrentLine))?;
-            writeln!(out, "{line}")?;
+            writeln!(frame, "{line}")?;
         }
-        queue!(out, Clear(ClearType::FromCursorDown))?;
-        self.drawn = u16::try_from(lines.len()).unwrap_or(0);
+        self.drawn = lines.iter().map(|line| line.chars().count()).collect();
+        let mut out = io::stdout().lock();
+        out.write_all(&frame)?;
         out.flush()
     }
 
     fn lines(&self, moment: &Moment, sums: &Sums) -> Vec<String> {
-        let part = (moment.millis * 40 / (moment.seconds * 1000).max(1)).min(40);
-        let part = usize::try_from(part).unwrap_or(40);
-        let rate = moment.produced * 1000 / moment.millis.max(1);
-        let cost = sums.cost();
+        let part = (moment.millis * 20 / (moment.seconds * 1000).max(1)).min(20);
+        let part = usize::try_from(part).unwrap_or(20);
+        let rate = moment.produced * 1000 / moment.millis.min(moment.seconds * 1000).max(1);
+        let (now, all) = (seconds(moment.millis), moment.seconds);
+        let phase = match self.phase {
+            Some(phase) => format!("{now:.0} s, {phase}"),
+            None => format!("{now:.0} of {all} s"),
+        };
         let mut lines = vec![
+            format!("[{}{}] {phase}", "=".repeat(part), " ".repeat(20 - part)),
             format!(
-                "[{}{}] {:.0} of {} s",
-                "=".repeat(part),
-                " ".repeat(40 - part),
-                seconds(moment.millis),
-                moment.seconds
-            ),
-            format!(
-                "stream      {} changes produced, {rate}/s, {} open shards, {} malformed",
+                "stream      {} changes produced, {rate}/s; {} open shards; {} malformed",
                 moment.produced, moment.shards, moment.injected
             ),
+            format!("ingest      {} batches, {} files, {}", sums.ingest_batches, sums.files, out::bytes(sums.bytes)),
             format!(
-                "ingest      {} batches, {} files, {}; freshness p50 {} p99 {}",
-                sums.ingest_batches,
-                sums.files,
-                out::bytes(sums.bytes),
+                "freshness   p50 {}, p99 {}, from record to commit",
                 millis(sums.freshness(500)),
                 millis(sums.freshness(990))
             ),
             format!(
-                "faults      {} kills between commit and publication, {} records came again and were skipped",
+                "faults      {} kills after a commit; {} records came again, skipped",
                 moment.kills, sums.redelivered
             ),
             format!("compaction  {} done, {} rows merged", sums.compactions, sums.rows_compacted),
@@ -141,14 +154,13 @@ impl View {
             lines.push(format!("  bucket {bucket}  {:<2} {}", runs, "\u{2587}".repeat((*runs).min(40))));
         }
         lines.push(format!(
-            "requests    S3 {} put {} get, DynamoDB {} write {} read units; ${:.6} so far, Firehose + S3 Tables ${:.6}",
+            "requests    S3 {} put, {} get; DynamoDB {} write, {} read units",
             sums.usage.s3_put_class(),
             sums.usage.s3_get_class(),
             sums.usage.write_units,
             sums.usage.read_units,
-            cost.added(),
-            managed(moment, sums).work(),
         ));
+        lines.push(format!("list price  ${:.6} so far; by the month, and compared, at the end", sums.cost().added()));
         lines.push(String::new());
         lines.extend(self.events.iter().cloned());
         lines
@@ -156,22 +168,30 @@ impl View {
 
     /// Leaves what is drawn where it is.
     pub(crate) fn end(&mut self) {
-        self.drawn = 0;
+        self.drawn.clear();
     }
 }
 
-/// What Firehose and S3 Tables would charge for the same bytes: a file per buffer and shard, each compacted once.
-pub(crate) fn managed(moment: &Moment, sums: &Sums) -> ManagedCost {
-    let objects = (moment.millis / 1000 / FIREHOSE_BUFFER + 1) * moment.shards.max(1) as u64;
-    let work = ManagedWork {
-        ingested_bytes: moment.produced_bytes,
-        objects,
-        compacted_objects: objects,
-        compacted_bytes: sums.bytes,
-        stored_bytes: sums.bytes,
-        stored_objects: objects,
-    };
-    ManagedCost::of(&work, &LIST_PRICES)
+/// Cuts lines to what a terminal shows in a row each; what has no room below is left out.
+fn fit(mut lines: Vec<String>, columns: usize, rows: usize) -> Vec<String> {
+    // The row after the last line is the cursor's.
+    lines.truncate(rows.saturating_sub(1));
+    // A line of all columns would leave it to the terminal where the next one begins.
+    let width = columns.saturating_sub(1);
+    for line in &mut lines {
+        if let Some((end, _)) = line.char_indices().nth(width) {
+            line.truncate(end);
+            if line.pop().is_some() {
+                line.push('\u{2026}');
+            }
+        }
+    }
+    lines
+}
+
+/// Rows that lines take on a terminal that may have become narrower since.
+fn height(lines: &[usize], columns: usize) -> usize {
+    lines.iter().map(|characters| characters.div_ceil(columns.max(1)).max(1)).sum()
 }
 
 fn millis(value: Option<u64>) -> String {
@@ -181,4 +201,57 @@ fn millis(value: Option<u64>) -> String {
 #[expect(clippy::cast_precision_loss, reason = "for the eye")]
 pub(crate) fn seconds(millis: u64) -> f64 {
     millis as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn many() -> (View, Moment, Sums) {
+        let mut view = View { live: true, ..View::new(false) };
+        for number in 0..9 {
+            let text = "killed (SIGKILL) between commit and publication; Lambda delivers the batch again";
+            view.event(10_000 * number + 300_000, text).unwrap();
+        }
+        let moment = Moment {
+            millis: 3_600_000,
+            seconds: 3_600,
+            produced: 72_000_000,
+            runs: vec![7, 90, 5, 4],
+            shards: 16,
+            kills: 7,
+            injected: 8,
+        };
+        let sums = Sums { freshness: vec![123_456], redelivered: 12_345_678, ..Sums::default() };
+        (view, moment, sums)
+    }
+
+    #[test]
+    fn every_line_takes_one_row_and_all_fit_the_terminal() {
+        let (mut view, moment, sums) = many();
+        view.phase = Some("waiting until the last records are committed");
+        for (columns, rows) in [(80, 24), (40, 10), (132, 50), (1, 1), (0, 0)] {
+            let lines = fit(view.lines(&moment, &sums), columns, rows);
+            assert!(lines.len() < rows.max(1), "{columns}x{rows}: {lines:?}");
+            assert!(lines.iter().all(|l| l.chars().count() < columns.max(1)), "{columns}x{rows}: {lines:?}");
+        }
+    }
+
+    #[test]
+    fn eighty_columns_lose_nothing_but_the_end_of_an_event() {
+        let (mut view, moment, sums) = many();
+        for phase in [None, Some("waiting until the last records are committed")] {
+            view.phase = phase;
+            let lines = fit(view.lines(&moment, &sums), 80, 24);
+            let cut: Vec<&String> = lines.iter().filter(|line| line.ends_with('\u{2026}')).collect();
+            assert!(cut.iter().all(|line| line.contains("killed")), "{cut:?}");
+            assert_eq!(lines.len(), 19, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_terminal_that_became_narrower_is_redrawn_from_the_top() {
+        assert_eq!(height(&[79, 0, 40, 41], 80), 4);
+        assert_eq!(height(&[79, 0, 40, 41], 40), 2 + 1 + 1 + 2);
+    }
 }
