@@ -1,12 +1,15 @@
 //! A table's options, typed, with Paimon's defaults (paimon-format.md section 14).
 //!
-//! Below: `groups` (by use), `text` (sizes, durations, enums), `kinds` (enums), `refuse` (what is not done here). Neighbours: `schema` holds the strings.
+//! Below: `groups` (by use), `text` (sizes, durations, enums), `kinds` (enums), `refuse` (what is not done here),
+//! `names` (what is known). Neighbours: `schema` holds the strings.
 //! Invariants: 1. an option of section 14 is honoured (a test shows what it does), refused by its name for the purposes it matters to,
 //! warned of, or listed with the reason why nothing here depends on it; 2. a value of an honoured option that does not parse is refused,
-//! never replaced by the default; 3. unknown keys are let through.
+//! never replaced by the default; 3. unknown keys are let through: users and engines have
+//! options of their own (`names` finds them, for whoever sets one).
 
 mod groups;
 mod kinds;
+pub mod names;
 mod refuse;
 #[cfg(test)]
 mod tests;
@@ -171,6 +174,12 @@ impl TableOptions {
     #[must_use]
     pub fn partition_paths(&self, schema: &TableSchema) -> PartitionPaths {
         PartitionPaths::new(schema, &self.partition_default_name, self.partition_legacy_name)
+    }
+
+    /// Names partitions for people: days and times as such, where the directories of `partition.legacy-name` have numbers.
+    #[must_use]
+    pub fn partition_words(&self, schema: &TableSchema) -> PartitionPaths {
+        PartitionPaths::new(schema, &self.partition_default_name, false)
     }
 
     /// Compression of a data file at a level.

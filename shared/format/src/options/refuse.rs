@@ -67,7 +67,7 @@ const REFUSED_WHEN_TRUE: [(&str, For, &str); 10] = [
 ];
 
 /// Options that are refused whatever their value, by the start of their name: indexes tied to compacted files.
-const REFUSED_PREFIXES: [&str; 8] = [
+pub(super) const REFUSED_PREFIXES: [&str; 8] = [
     "pk-vector.",
     "pk-btree.",
     "pk-bitmap.",
@@ -79,7 +79,7 @@ const REFUSED_PREFIXES: [&str; 8] = [
 ];
 
 /// Options `fields.<column>.<this>` of merge engines that are not done here.
-const REFUSED_FIELD_OPTIONS: [&str; 8] = [
+pub(super) const REFUSED_FIELD_OPTIONS: [&str; 8] = [
     "aggregate-function",
     "sequence-group",
     "ignore-retract",

@@ -390,6 +390,59 @@ fn every_row_of_section_14_is_honoured_refused_by_name_warned_of_or_free() {
     }
 }
 
+/// Options that only other engines act on: whoever sets one says so.
+const OF_OTHERS: [&str; 10] = [
+    "tag.automatic-creation",
+    "consumer.expiration-time",
+    "consumer-id",
+    "partition.expiration-time",
+    "metastore.partitioned-table",
+    "sink.parallelism",
+    "scan.mode",
+    "read.batch-size",
+    "write-buffer-size",
+    "my.private.key",
+];
+
+#[test]
+fn known_names_are_those_of_section_14_but_for_those_of_other_engines() {
+    let rows: BTreeSet<&str> = SECTION_14
+        .iter()
+        .map(|row| match row {
+            Refused(k, ..) | Honoured(k, ..) | Free(k, ..) | Unknown(k, _) | Fine(k, _) | Warned(k, _) => *k,
+        })
+        .collect();
+    for name in &rows {
+        assert_eq!(names::is_known(name), !OF_OTHERS.contains(name), "{name}");
+    }
+    // Read by Paimon's fallback keys as `deduplicate.ignore-delete` is.
+    let fallbacks = ["first-row.ignore-delete", "partial-update.ignore-delete"];
+    for name in names::all() {
+        assert!(rows.contains(name) || fallbacks.contains(&name), "{name}: no row says what is done with it");
+    }
+}
+
+#[test]
+fn a_mistyped_name_leads_to_the_one_that_was_meant() {
+    for (name, meant) in [
+        ("bukcet", "bucket"),
+        ("buckets", "bucket"),
+        ("bucket_key", "bucket-key"),
+        ("Merge-Engine", "merge-engine"),
+        ("snapshot.time-retain", "snapshot.time-retained"),
+        ("changelog-producer.row-dedup", "changelog-producer.row-deduplicate"),
+        ("fields.v.stat-mode", "fields.v.stats-mode"),
+        ("file-compression", "file.compression"),
+        ("compaction.trigger", "(none)"),
+        ("my.private.key", "(none)"),
+        ("", "(none)"),
+    ] {
+        assert_eq!(names::nearest(name).as_deref().unwrap_or("(none)"), meant, "{name}");
+    }
+    let options = schema(&[("bukcet", "1"), ("scan.mode", "latest"), ("bucket", "2")]).options;
+    assert_eq!(names::unknown(&options).collect::<Vec<_>>(), ["bukcet", "scan.mode"]);
+}
+
 /// Reading an option is not yet doing what it says.
 #[test]
 fn every_honoured_option_is_set_by_the_test_that_shows_what_it_does() {
