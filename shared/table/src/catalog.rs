@@ -1,6 +1,7 @@
 //! Tables of a warehouse: create, list, describe, drop.
 //!
 //! Neighbours: `silt table` and tests. A table exists once its pointer does; its schema object is put before (see `commit`).
+//! Invariant: 1. whatever a drop leaves behind, `create` and `drop` say where it lies, and `drop` with `purge` removes it.
 
 use std::collections::BTreeMap;
 
@@ -85,8 +86,50 @@ pub async fn create(ports: &Ports, at: &TableRef, table: &NewTable) -> Result<Po
     let Err(TableError::Commit(CommitError::TableExists { .. })) = &created else { return created };
     match unfinished(ports, at, &context.location, &schema).await {
         Some(pointer) => Ok(pointer),
-        None => created,
+        None => match left_behind(ports, at, &context.location).await? {
+            Some(words) => Err(TableError::invalid(format!("{} cannot be created: {words}", at.name))),
+            None => created,
+        },
     }
+}
+
+/// What lies where a table without a pointer was, and what to do with it. `None` where there is a pointer, or nothing.
+async fn left_behind(ports: &Ports, at: &TableRef, location: &TableLocation) -> Result<Option<String>> {
+    match load_pointer(ports, at, location).await {
+        Err(TableError::NotFound(_)) => {}
+        Err(error) => return Err(error),
+        Ok(_) => return Ok(None),
+    }
+    let (mut places, mut is_table) = (Vec::new(), false);
+    for prefix in prefixes(at) {
+        let page = ports.objects.list(&prefix, None, COUNTED).await.map_err(|e| *e)?;
+        let count = page.objects.len();
+        is_table |= page.objects.iter().any(|object| object.key.starts_with(&location.snapshot_prefix()));
+        if count > 0 {
+            let more = if page.more { "more than " } else { "" };
+            places.push(format!("{more}{count} below {prefix}"));
+        }
+    }
+    if places.is_empty() {
+        return Ok(None);
+    }
+    let again = if is_table { format!(", `silt repair {}` makes them a table again", at.name) } else { String::new() };
+    Ok(Some(format!(
+        "there is no table {} in {}, but objects of one that was dropped or never finished lie there ({}): `silt table drop {} --purge` \
+         deletes them{again}",
+        at.name,
+        ports.items.table(),
+        places.join(", "),
+        at.name
+    )))
+}
+
+/// Objects that are counted to say how many lie somewhere: one request.
+const COUNTED: usize = 1_000;
+
+/// Where a table has objects.
+fn prefixes(at: &TableRef) -> [String; 4] {
+    [format!("{}/", at.location()), at.tasks(), at.quarantine(), at.replays()]
 }
 
 async fn unfinished(ports: &Ports, at: &TableRef, location: &TableLocation, schema: &TableSchema) -> Option<Pointer> {
@@ -142,11 +185,15 @@ pub async fn drop(ports: &Ports, at: &TableRef, purge: bool) -> Result<u64> {
     // What cannot be listed is not half dropped.
     let mut keys = Vec::new();
     if purge {
-        for prefix in [format!("{}/", at.location()), at.tasks(), at.quarantine(), at.replays()] {
+        for prefix in prefixes(at) {
             keys.extend(list_all(ports.objects.as_ref(), &prefix).await.map_err(|e| *e)?.into_iter().map(|o| o.key));
         }
     }
     if items.is_empty() && keys.is_empty() {
+        let location = TableLocation::new(&at.location())?;
+        if let Some(words) = left_behind(ports, at, &location).await? {
+            return Err(TableError::NotFound(words));
+        }
         return Err(TableError::NotFound(format!("there is no table {} in {}", at.name, ports.items.table())));
     }
     // The pointer's partition goes last: while it is there, dropping again goes on.

@@ -249,6 +249,16 @@ impl Table {
         Ok(self.paths.path(partition)?)
     }
 
+    /// The partition for people, as in `dt=2026-11-20/region=eu`; its directory may have `dt=20777` (`partition.legacy-name`).
+    ///
+    /// # Errors
+    /// For values that no directory can be named by.
+    pub fn partition_words(&self, partition: &[Value]) -> Result<String> {
+        let words = self.options.partition_words(&self.schema).path(partition);
+        // Times with a zone of their own have only the one text.
+        Ok(words.or_else(|_| self.paths.path(partition))?.trim_end_matches('/').to_owned())
+    }
+
     /// Values of a partition row.
     ///
     /// # Errors
@@ -362,7 +372,8 @@ pub async fn life_of(ports: &Ports, at: &TableRef) -> Result<String> {
 pub async fn load_pointer(ports: &Ports, at: &TableRef, location: &TableLocation) -> Result<(Pointer, usize)> {
     let item = ports.items.get(&at.partition(), &ItemName::Pointer.sort()).await?.ok_or_else(|| {
         TableError::NotFound(format!(
-            "table {} has no pointer in {} (item {}); create it with `silt table create`",
+            "table {} has no pointer in {} (item {}): `silt table create` makes one, or `silt repair` where its objects are there \
+             already",
             at.name,
             ports.items.table(),
             at.partition()
