@@ -126,7 +126,7 @@ struct Warm {
     feed: Feed,
     decoder: Decoder,
     slots: Mutex<BTreeMap<ShardId, Reservation>>,
-    /// When S3 was last asked for a newer schema, ms.
+    /// When a newer schema and feed were last asked for, ms.
     schema_seen_ms: AtomicI64,
     /// When the recorded event source mapping was last seen to be safe, ms.
     mapping_seen_ms: AtomicI64,
@@ -197,31 +197,35 @@ impl Ingest {
 
     async fn warm(&self, batch: &StreamBatch) -> Result<Arc<Warm>> {
         let known = self.warm.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let warm = match known {
+        // An event of another stream than the one remembered may be the first one of a new feed.
+        let warm = match known.filter(|warm| warm.feed.stream_arn == batch.stream_arn) {
             Some(warm) => warm,
-            None => {
-                let table = Table::open(&self.ports, &self.at, Authority::Pointer, Purpose::Write).await?;
-                let feed = Feed::load(&self.ports, &self.at).await?;
-                let decoder = decoder_of(&table, &feed.decoder)?;
-                let warm = Arc::new(Warm {
-                    table,
-                    feed,
-                    decoder,
-                    slots: Mutex::default(),
-                    schema_seen_ms: AtomicI64::new(self.ports.clock.now_ms()),
-                    mapping_seen_ms: AtomicI64::new(i64::MIN),
-                });
-                *self.warm.lock().unwrap_or_else(PoisonError::into_inner) = Some(warm.clone());
-                warm
-            }
+            None => self.opened().await?,
         };
         if warm.feed.stream_arn != batch.stream_arn {
             return Err(TableError::invalid(format!(
-                "{} is fed by {}, the event is from {}: point the event source mapping or the table's feed at the right stream",
+                "{} is fed by {}, the event is from {}: point the event source mapping or the table's feed (`silt table feed`) at the right stream",
                 self.at.name, warm.feed.stream_arn, batch.stream_arn
             )));
         }
         self.require_mapping(&warm).await?;
+        Ok(warm)
+    }
+
+    /// Table and feed as they are now; remembered.
+    async fn opened(&self) -> Result<Arc<Warm>> {
+        let table = Table::open(&self.ports, &self.at, Authority::Pointer, Purpose::Write).await?;
+        let feed = Feed::load(&self.ports, &self.at).await?;
+        let decoder = decoder_of(&table, &feed.decoder)?;
+        let warm = Arc::new(Warm {
+            table,
+            feed,
+            decoder,
+            slots: Mutex::default(),
+            schema_seen_ms: AtomicI64::new(self.ports.clock.now_ms()),
+            mapping_seen_ms: AtomicI64::new(i64::MIN),
+        });
+        *self.warm.lock().unwrap_or_else(PoisonError::into_inner) = Some(warm.clone());
         Ok(warm)
     }
 
@@ -236,16 +240,16 @@ impl Ingest {
         Ok(())
     }
 
-    /// Whether another engine altered the table. Its new columns would be left out of the rows until somebody commits with them, so S3 is
-    /// asked now and then, not only the pointer.
-    async fn schema_changed(&self, warm: &Warm) -> Result<bool> {
+    /// Whether another engine altered the table, or its owner the feed. New columns would be left out of the rows until somebody commits with
+    /// them, and a mended decoder would wait for the end of this process, so both are asked for now and then, not only the pointer.
+    async fn outdated(&self, warm: &Warm) -> Result<bool> {
         let now = self.ports.clock.now_ms();
         let seen = warm.schema_seen_ms.load(Ordering::Relaxed);
         if now.saturating_sub(seen) < self.limits.schema_interval_ms {
             return Ok(false);
         }
         warm.schema_seen_ms.store(now, Ordering::Relaxed);
-        warm.table.has_newer_schema().await
+        Ok(warm.table.has_newer_schema().await? || Feed::load(&self.ports, &self.at).await? != warm.feed)
     }
 
     async fn attempt(
@@ -258,7 +262,7 @@ impl Ingest {
     ) -> Result<Attempt> {
         let table = &warm.table;
         let pointer = drive(protocol::load_for(&table.context, shard.clone()), &self.ports, &self.at).await?;
-        if pointer.schema_id > table.schema.id || self.schema_changed(warm).await? {
+        if pointer.schema_id > table.schema.id || self.outdated(warm).await? {
             return Ok(Attempt::NewSchema);
         }
         let checkpoint = match pointer.checkpoints.get(shard) {

@@ -30,7 +30,10 @@ impl Feed {
     /// [`TableError::NotFound`] when the table has none; [`TableError::Corrupt`] when it cannot be read.
     pub async fn load(ports: &Ports, at: &TableRef) -> Result<Self> {
         let item = ports.items.get(&at.partition(), FEED_ITEM).await?.ok_or_else(|| {
-            TableError::NotFound(format!("table {} has no stream: set one with `silt table create --stream`", at.name))
+            TableError::NotFound(format!(
+                "table {} has no stream: `silt table feed {} --stream NAME` sets one",
+                at.name, at.name
+            ))
         })?;
         let text = |name: &str| item.attributes.get(name).and_then(Attr::as_s).unwrap_or_default();
         let decoder = serde_json::from_str(text("decoder"))
@@ -61,7 +64,7 @@ pub struct IngestLimits {
     pub reserve_ms: i64,
     /// Files uploaded side by side.
     pub parallel_uploads: usize,
-    /// How long a warm function goes on with a schema before it asks S3 for a newer one, ms.
+    /// How long a warm function goes on with a schema and a feed before it asks for newer ones, ms.
     pub schema_interval_ms: i64,
     /// Rows older than this (ms) are counted as late: what compactions keep deletes for, so it is to be the same as theirs.
     pub lateness_ms: i64,

@@ -453,6 +453,30 @@ async fn a_stream_created_again_under_its_name_fails_and_does_not_skip() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_warm_function_sees_a_changed_feed_within_ten_seconds_and_another_stream_at_once() {
+    let world = world(false, &[]).await;
+    let ingest = world.ingest();
+    let deleted = |id: i64| json!({"kind": "gone", "id": id, "note": "x", "dt": "2023-11-14"});
+    ingest.handle(&batch(100, &[row(1, "a"), row(2, "b")]), FAR).await.unwrap();
+    let mut feed = Feed::load(&world.ports, &world.at).await.unwrap();
+    (feed.decoder.op_field, feed.decoder.deletes) = (Some("kind".to_owned()), vec!["gone".to_owned()]);
+    feed.save(&world.ports, &world.at).await.unwrap();
+    ingest.handle(&batch(200, &[deleted(1)]), FAR).await.unwrap();
+    assert_eq!(world.rows(None).await, pairs(&[(1, "x"), (2, "b")]), "not yet");
+    world.clock.advance(Duration::from_secs(10));
+    ingest.handle(&batch(300, &[deleted(1)]), FAR).await.unwrap();
+    assert_eq!(world.rows(None).await, pairs(&[(2, "b")]));
+
+    feed.stream_arn = STREAM.replace("stream/", "stream/other-");
+    feed.save(&world.ports, &world.at).await.unwrap();
+    let mut other = batch(400, &[row(3, "c")]);
+    other.stream_arn.clone_from(&feed.stream_arn);
+    ingest.handle(&other, FAR).await.unwrap();
+    assert_eq!(world.rows(None).await, pairs(&[(2, "b"), (3, "c")]));
+    assert!(ingest.handle(&batch(500, &[row(4, "d")]), FAR).await.unwrap_err().to_string().contains("is fed by"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_shard_goes_on_above_its_nearest_ancestors_with_records_and_closes_them() {
     let world = world(false, &[("bucket", "1")]).await;
     let shard = |n: usize| format!("shardId-{n:012}");
