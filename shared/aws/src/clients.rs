@@ -5,7 +5,10 @@
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
-use aws_credential_types::Credentials;
+use aws_credential_types::{
+    Credentials,
+    provider::{ProvideCredentials, error::CredentialsError},
+};
 use aws_smithy_http_client::{
     Builder,
     tls::{Provider, rustls_provider::CryptoMode},
@@ -56,6 +59,45 @@ impl Endpoints {
     }
 }
 
+/// Why no request can be sent to AWS.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoAccess {
+    /// None were found.
+    #[error(
+        "there are no AWS credentials{}: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; `aws configure` and `aws sso login` make a profile",
+        within_brackets(_0)
+    )]
+    Credentials(String),
+    /// There are credentials, but nothing says where to.
+    #[error("there is no AWS region: set AWS_REGION, or a region in the profile")]
+    Region,
+    /// Nobody answered.
+    #[error(
+        "no AWS credentials were found in {} s: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_REGION",
+        _0.as_secs()
+    )]
+    Time(Duration),
+}
+
+fn within_brackets(words: &str) -> String {
+    if words.is_empty() { String::new() } else { format!(" ({words})") }
+}
+
+/// Why credentials that somebody set up do not come; nothing where nobody did: the SDK then tells of every place it looked at.
+fn reason(error: &CredentialsError) -> String {
+    if matches!(error, CredentialsError::CredentialsNotLoaded(_)) {
+        return String::new();
+    }
+    let mut words = Vec::new();
+    let mut next: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = next {
+        words.extend(error.to_string().lines().next().map(|line| line.chars().take(200).collect::<String>()));
+        next = error.source();
+    }
+    words.dedup();
+    words.join(": ")
+}
+
 /// One client per service over one connection pool. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Clients {
@@ -73,6 +115,25 @@ impl Clients {
     /// From the usual AWS configuration: environment, profile, role.
     pub async fn from_env(timeouts: Timeouts) -> Self {
         Self::build(&loader(timeouts).load().await, &Endpoints::from_env())
+    }
+
+    /// As [`Clients::from_env`], for a person at a terminal: what every request would fail for is told before the first one.
+    ///
+    /// # Errors
+    /// Without credentials or a region, or when finding them takes longer than `within`: a machine outside AWS may wait for an answer of the
+    /// metadata service that never comes.
+    pub async fn with_access(timeouts: Timeouts, within: Duration) -> Result<Self, NoAccess> {
+        tokio::time::timeout(within, async {
+            let shared = loader(timeouts).load().await;
+            let provider = shared.credentials_provider().ok_or_else(|| NoAccess::Credentials(String::new()))?;
+            provider.provide_credentials().await.map_err(|e| NoAccess::Credentials(reason(&e)))?;
+            if shared.region().is_none() {
+                return Err(NoAccess::Region);
+            }
+            Ok(Self::build(&shared, &Endpoints::from_env()))
+        })
+        .await
+        .unwrap_or(Err(NoAccess::Time(within)))
     }
 
     /// For a stack at given addresses, in `us-east-1`, with the fixed credentials `test`/`test`. Reads no environment and no profile.

@@ -12,7 +12,7 @@ mod lambda;
 mod s3;
 pub mod stores;
 
-pub use clients::{Clients, Endpoints, Timeouts};
+pub use clients::{Clients, Endpoints, NoAccess, Timeouts};
 pub use dynamodb::{DynamoItems, create_items_table};
 pub use kinesis::KinesisStream;
 pub use lambda::LambdaMappings;
