@@ -37,12 +37,25 @@ impl Cli {
             (Verb::Local(_), Some(name)) => Err(Failure::Usage(format!(
                 "{name} says where to look, `silt local` makes the place: write `silt local --dir DIR`"
             ))),
+            (Verb::Compact(args), _) if place.bucket.as_deref().is_some_and(|name| is_number(name)) => {
+                let (number, table) = (place.bucket.as_deref().unwrap_or_default(), &args.table);
+                Err(Failure::Usage(format!(
+                    "--bucket {number}: this names the bucket on S3; to compact bucket {number} of the table, write \
+                     `silt compact {table} --only-bucket {number}`"
+                )))
+            }
             (Verb::Demo(_), Some(name)) => Err(Failure::Usage(format!(
                 "{name}: the demo runs on a stack of its own; `silt demo --keep DIR` keeps it"
             ))),
             _ => Ok(()),
         }
     }
+}
+
+/// A number where a bucket of S3 is named. One that is set for all commands may be called so.
+fn is_number(bucket: &str) -> bool {
+    let set = std::env::var("SILTSTONE_BUCKET").is_ok_and(|set| set == bucket);
+    !set && !bucket.is_empty() && bucket.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 found problems, 2 wrong usage, 3 a service is unavailable.";
@@ -56,7 +69,7 @@ pub(crate) struct Place {
     /// A bare Paimon warehouse without pointer: file:///path or s3://bucket/prefix (scan, files, snapshots, compact, check, table list and describe only).
     #[arg(long, global = true, value_name = "URI")]
     pub(crate) warehouse: Option<String>,
-    /// Bucket of the warehouse on AWS.
+    /// Bucket of the warehouse on S3, on AWS (buckets of a table are numbers: `silt compact --only-bucket`).
     #[arg(long, global = true, env = "SILTSTONE_BUCKET", value_name = "NAME")]
     pub(crate) bucket: Option<String>,
     /// Prefix of the warehouse in the bucket.
@@ -73,7 +86,7 @@ pub(crate) enum Verb {
     Demo(Demo),
     /// Start S3, DynamoDB, Kinesis and the three functions on loopback and keep them up.
     Local(Local),
-    /// Create, describe, list or drop tables.
+    /// Create, describe, list, feed or drop tables.
     #[command(subcommand)]
     Table(Table),
     /// Write records of a file (JSON lines) into a table's stream.
@@ -189,16 +202,20 @@ pub(crate) enum Table {
     /// List the tables of the warehouse.
     #[command(after_help = "Examples:\n  silt --local ./state table list\n  silt --bucket lake table list --json")]
     List,
+    /// Show or change what feeds a table: its stream, and how records become rows.
+    Feed(Feed),
     /// Drop a table: its pointer, and all of its objects with --purge.
     #[command(
-        after_help = "Examples:\n  silt --local ./state table drop demo.orders --yes           # the files stay\n  silt --local ./state table drop demo.orders --purge --yes"
+        after_help = "Without --purge the objects stay where they are, and until they are gone no other table of this name can be created: `silt table \
+                      drop --purge` deletes them also later, `silt repair` makes them a table again.\n\n\
+                      Examples:\n  silt --local ./state table drop demo.orders --yes           # the files stay\n  silt --local ./state table drop demo.orders --purge --yes"
     )]
     Drop(Drop),
 }
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  silt --local ./state table create demo.orders --column 'id BIGINT' --column 'note STRING' --primary-key id --stream orders --shards 4\n  silt --local ./state table create demo.days --column 'id INT' --column 'dt DATE' --primary-key id,dt --partition-by dt --option bucket=2"
+    after_help = "Examples:\n  silt --local ./state table create demo.orders --column 'id BIGINT' --column 'note STRING' --primary-key id --stream orders --shards 4\n  silt --local ./state table create demo.days --column 'id INT' --column 'dt DATE' --primary-key id,dt --partition-by dt --option bucket=2 --other-option scan.mode=latest"
 )]
 pub(crate) struct Create {
     /// db.table
@@ -212,9 +229,12 @@ pub(crate) struct Create {
     /// Partition columns, comma separated; they must be part of the primary key.
     #[arg(long, value_delimiter = ',', value_name = "COLUMNS")]
     pub(crate) partition_by: Vec<String>,
-    /// A table option KEY=VALUE; may be repeated (bucket defaults to 1).
+    /// A table option of Paimon KEY=VALUE; may be repeated (bucket defaults to 1). A name that Siltstone does not know is refused.
     #[arg(long = "option", value_name = "KEY=VALUE")]
     pub(crate) options: Vec<String>,
+    /// An option KEY=VALUE that only other engines read, or your own tools (scan.mode, sink.parallelism, ...); Siltstone keeps it and does nothing with it. May be repeated.
+    #[arg(long = "other-option", value_name = "KEY=VALUE")]
+    pub(crate) other_options: Vec<String>,
     /// Free text.
     #[arg(long)]
     pub(crate) comment: Option<String>,
@@ -248,6 +268,34 @@ pub(crate) enum Format {
 pub(crate) struct Named {
     /// db.table
     pub(crate) table: String,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "With none of the options this shows the feed; what is not given stays as it is. A warm `ingest` sees a change at most 10 s after it: \
+                  batches that come later are decoded by it. What was decoded before stays; records in quarantine wait for `silt quarantine replay`.\n\
+                  The stream is set once: a table that has taken records of one stream takes none of another.\n\n\
+                  Examples:\n  silt --local ./state table feed demo.orders\n  silt --local ./state table feed demo.orders --op-field op\n  \
+                  silt --bucket lake table feed shop.orders --decoder decoder.json\n  silt --bucket lake table feed shop.orders --stream orders --format debezium-json"
+)]
+pub(crate) struct Feed {
+    /// db.table
+    pub(crate) table: String,
+    /// Kinesis stream that feeds the table; created when missing (local stack only).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) stream: Option<String>,
+    /// Shards of a stream created here.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000), requires = "stream")]
+    pub(crate) shards: u32,
+    /// Record format.
+    #[arg(long, value_enum, conflicts_with = "decoder")]
+    pub(crate) format: Option<Format>,
+    /// Field of plain JSON records that holds the operation, as in `silt table create`.
+    #[arg(long, value_name = "FIELD", conflicts_with = "decoder")]
+    pub(crate) op_field: Option<String>,
+    /// Full decoder configuration (JSON file) in place of the one that is there; functions/ingest/README.md lists it, and --json prints the present one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) decoder: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -342,7 +390,7 @@ pub(crate) struct Compact {
     /// Everything to the last level; otherwise what the picker chooses.
     #[arg(long)]
     pub(crate) full: bool,
-    /// Only this bucket number (of every partition); may be repeated.
+    /// Only this bucket of the table, a number, in every partition; may be repeated (--bucket is the one on S3).
     #[arg(long = "only-bucket", value_name = "N")]
     pub(crate) buckets: Vec<i32>,
     /// Memory that the merge may take, in MiB.

@@ -22,6 +22,8 @@ pub(crate) const BARE: &str = "a bare warehouse has no pointer: two commits at o
 
 /// How long a running stack may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
+/// How long credentials may take: longer than a role of a machine on AWS needs.
+const CREDENTIALS: Duration = Duration::from_secs(5);
 /// How long another command may hold a stack.
 const COMMAND_WAIT: Duration = Duration::from_secs(30);
 
@@ -55,6 +57,12 @@ pub(crate) fn need_text(dir: &Path) -> Result<(), Failure> {
         Some(_) => Ok(()),
         None => Err(Failure::Usage(format!("{}: a stack's directory needs a name in UTF-8", dir.display()))),
     }
+}
+
+/// Clients of AWS, with credentials that are there.
+async fn aws() -> Result<Clients, Failure> {
+    let clients = Clients::with_access(Timeouts::default(), CREDENTIALS).await;
+    clients.map_err(|e| Failure::Usage(format!("{e}. For a stack on this machine, give --local DIR instead")))
 }
 
 /// The stack of a directory.
@@ -96,7 +104,7 @@ impl Warehouse {
             (Some(dir), _, _) => Self::local(dir, place).await,
             (None, Some(uri), _) => Self::bare(uri).await,
             (None, None, Some(bucket)) => {
-                let clients = Clients::from_env(Timeouts::default()).await;
+                let clients = aws().await?;
                 Ok(Self::over(clients, bucket, place, None))
             }
             (None, None, None) => Err(Failure::Usage(
@@ -167,7 +175,7 @@ impl Warehouse {
             if bucket.is_empty() {
                 return Err(Failure::Usage(format!("--warehouse {uri}: write s3://bucket/prefix")));
             }
-            let clients = Clients::from_env(Timeouts::default()).await;
+            let clients = aws().await?;
             let stores = Stores::new(&clients, bucket, "", clock.clone(), ids.clone());
             (stores.objects, Some(clients), prefix.to_owned(), format!("s3://{bucket}"))
         } else {

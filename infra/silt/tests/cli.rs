@@ -8,10 +8,11 @@ use std::{
     ffi::{OsStr, OsString},
     fs,
     io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
+    net::TcpListener,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde_json::Value;
@@ -233,6 +234,170 @@ fn tables_are_made_and_dropped_in_words() {
         let ended = drop(args);
         assert!(ended.failure(1).contains("there is no table k.t"), "{}", ended.err);
     }
+}
+
+#[test]
+fn an_option_that_is_not_known_is_refused_and_one_of_other_engines_is_kept_and_named() {
+    let local = Local::stopped();
+    let create = |flag: &str, option: &str| {
+        local.silt(&["table", "create", "k.t", "--column", "id BIGINT", "--primary-key", "id", flag, option])
+    };
+    let ended = create("--option", "bukcet=3");
+    let words = ended.failure(2);
+    assert!(
+        words.contains("knows no option bukcet. Did you mean bucket?") && words.contains("--other-option"),
+        "{words}"
+    );
+    let ended = create("--other-option", "bucket=3");
+    assert!(ended.failure(2).contains("write --option bucket=3"), "{}", ended.err);
+    assert_eq!(local.silt(&["table", "list"]).well(), "no tables\n");
+
+    create("--other-option", "scan.mode=latest").well();
+    let described: Value = serde_json::from_str(&local.silt(&["--json", "table", "describe", "k.t"]).well()).unwrap();
+    assert_eq!(described["optionsNotKnown"], serde_json::json!(["scan.mode"]));
+    assert_eq!(described["options"]["scan.mode"], "latest");
+    let words = local.silt(&["table", "describe", "k.t"]).well();
+    assert!(words.contains("latest (not known to Siltstone"), "{words}");
+}
+
+#[test]
+fn what_a_drop_leaves_behind_is_named_and_can_be_purged_or_repaired() {
+    let mut local = Local::stopped();
+    local.serve();
+    local.create(&["--stream", "s"]);
+    local.fill("old");
+    let dropped = local.silt(&["table", "drop", "k.t", "--yes"]).well();
+    assert!(
+        dropped.contains("objects stay at s3://siltstone/warehouse/k.db/t") && dropped.contains("--purge"),
+        "{dropped}"
+    );
+
+    // Of another schema, and of the same one.
+    let other = ["table", "create", "k.t", "--column", "n INT", "--primary-key", "n"];
+    let same = ["table", "create", "k.t", "--column", "id BIGINT", "--column", "v STRING", "--primary-key", "id"];
+    for (args, code) in [(&other[..], 2), (&same, 2), (&["table", "drop", "k.t", "--yes"], 1)] {
+        let ended = local.silt(args);
+        let words = ended.failure(code);
+        assert!(words.contains("below warehouse/k.db/t/"), "{words}");
+        assert!(words.contains("silt table drop k.t --purge") && words.contains("silt repair k.t"), "{words}");
+    }
+    assert!(local.silt(&["scan", "k.t"]).failure(1).contains("silt repair"));
+
+    local.silt(&["repair", "k.t", "--yes"]).well();
+    assert_eq!(local.silt(&["--json", "scan", "k.t"]).well().lines().count(), 20);
+    local.silt(&["table", "drop", "k.t", "--yes"]).well();
+    local.silt(&["table", "drop", "k.t", "--purge", "--yes"]).well();
+    local.silt(&other).well();
+}
+
+#[test]
+fn a_feed_is_shown_and_changed_and_a_stream_is_not_exchanged() {
+    let mut local = Local::stopped();
+    local.serve();
+    local.create(&[]);
+    let feed = |args: &[&str]| local.silt(&[&["--json", "table", "feed", "k.t"], args].concat());
+    let told = |ended: Ended| -> Value { serde_json::from_str(&ended.well()).unwrap() };
+    assert_eq!(told(feed(&[]))["stream"], Value::Null);
+    assert!(feed(&["--op-field", "op"]).failure(2).contains("name it as well, with --stream"));
+    assert!(local.silt(&["produce", "-", "--table", "k.t"]).failure(1).contains("silt table feed k.t --stream"));
+
+    let set = told(feed(&["--stream", "s", "--op-field", "op"]));
+    assert_eq!((&set["changed"], &set["decoder"]["op-field"]), (&true.into(), &"op".into()), "{set}");
+    local.fill("old");
+    // What is printed is what --decoder takes.
+    let mut decoder = told(feed(&[]))["decoder"].clone();
+    assert_eq!(told(feed(&["--decoder", &local.file("same.json", decoder.to_string())]))["changed"], false);
+    decoder["columns"]["w"] = serde_json::json!({"path": "/w"});
+    let ended = feed(&["--decoder", &local.file("bad.json", decoder.to_string())]);
+    assert!(ended.failure(2).contains("does not fit the table"), "{}", ended.err);
+    let ended = feed(&["--stream", "other"]);
+    assert!(ended.failure(2).contains("has taken records of"), "{}", ended.err);
+    let now = told(feed(&["--format", "debezium-json"]));
+    assert_eq!((&now["decoder"]["format"], &now["decoder"]["op-field"]), (&"debezium-json".into(), &Value::Null));
+    let words = local.silt(&["table", "feed", "k.t", "--format", "json"]).well();
+    assert!(words.contains("changed; a warm `ingest` sees it at most 10 s from now"), "{words}");
+}
+
+#[test]
+fn produce_says_what_becomes_of_records_that_cannot_be_decoded() {
+    let local = Local::stopped();
+    local.create(&["--stream", "s"]);
+    let bad = local.file("bad", "no JSON\n");
+    let words = local.silt(&["produce", &bad, "--table", "k.t"]).well();
+    assert!(words.contains("they go to its quarantine"), "{words}");
+    let decoder = local.file("fail.json", r#"{"bad-records": "fail"}"#);
+    local.silt(&["table", "feed", "k.t", "--decoder", &decoder]).well();
+    let words = local.silt(&["produce", &bad, "--table", "k.t"]).well();
+    assert!(
+        words.contains("each shard stops at the first of them") && !words.contains("go to its quarantine"),
+        "{words}"
+    );
+}
+
+/// `silt` on AWS, of which nothing is set but what is given.
+fn silt_on_aws(set: &[(&str, &str)]) -> Ended {
+    let mut command = command(["--bucket", "lake", "scan", "k.t"]);
+    for name in std::env::vars().map(|(name, _)| name).filter(|name| name.starts_with("AWS_")) {
+        command.env_remove(name);
+    }
+    command.env("AWS_CONFIG_FILE", "/nonexistent").env("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent");
+    ended(command.envs(set.iter().copied()).spawn().unwrap())
+}
+
+#[test]
+fn without_credentials_or_region_a_verb_says_what_to_set() {
+    let ended = silt_on_aws(&[("AWS_EC2_METADATA_DISABLED", "true"), ("AWS_REGION", "eu-central-1")]);
+    let words = ended.failure(2);
+    for part in ["no AWS credentials", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "--local DIR"] {
+        assert!(words.contains(part), "{part}: {words}");
+    }
+    let keys = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b"), ("AWS_EC2_METADATA_DISABLED", "true")];
+    assert!(silt_on_aws(&keys).failure(2).contains("set AWS_REGION"));
+}
+
+#[test]
+fn a_metadata_service_that_never_answers_is_not_waited_for() {
+    // Connections are taken by the system, and nobody reads from them.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let started = Instant::now();
+    let ended = silt_on_aws(&[("AWS_EC2_METADATA_SERVICE_ENDPOINT", &endpoint)]);
+    assert!(ended.failure(2).contains("AWS_PROFILE"), "{}", ended.err);
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_partition_is_named_as_its_value_reads() {
+    let mut local = Local::stopped();
+    local.serve();
+    let columns = ["--column", "id BIGINT", "--column", "v STRING", "--column", "dt DATE"];
+    let fixed = ["table", "create", "k.t", "--primary-key", "id,dt", "--partition-by", "dt", "--stream", "s"];
+    local.silt(&[&fixed[..], &columns].concat()).well();
+    let day = out_of_days(SystemTime::now());
+    let row = local.file("row", format!("{{\"id\": 1, \"dt\": {day}}}\n"));
+    local.silt(&["produce", &row, "--table", "k.t"]).well();
+    local.silt(&["drain", "k.t", "--seconds", "60"]).well();
+    let file: Value = serde_json::from_str(&local.silt(&["--json", "files", "k.t"]).well()).unwrap();
+    let named = file["partition"].as_str().unwrap();
+    let row: Value = serde_json::from_str(&local.silt(&["--json", "scan", "k.t"]).well()).unwrap();
+    assert_eq!(named, format!("dt={}", row["dt"].as_str().unwrap()));
+    assert!(file["key"].as_str().unwrap().contains(&format!("/dt={day}/")), "the path is as it is: {file}");
+    assert!(local.silt(&["files", "k.t"]).well().contains(named));
+}
+
+/// Days since 1970, as Paimon's directories have them.
+fn out_of_days(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() / 86_400
+}
+
+#[test]
+fn a_number_for_the_bucket_on_s3_leads_to_the_buckets_of_the_table() {
+    for place in [&[][..], &["--local", "st"], &["--warehouse", "file:///tmp"]] {
+        let ended = silt([place, &["compact", "k.t", "--bucket", "3"]].concat());
+        assert!(ended.failure(2).contains("silt compact k.t --only-bucket 3"), "{}", ended.err);
+    }
+    let help = silt(["compact", "--help"]).well();
+    assert!(help.contains("--bucket is the one on S3"), "{help}");
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub(crate) async fn run(place: &Place, args: Compact, out: &mut Out) -> Result<D
     }
     buckets.retain(|(_, bucket, _)| args.buckets.is_empty() || args.buckets.contains(&bucket.0));
     let buckets = buckets.into_iter().map(|(partition, bucket, runs)| {
-        let path = table.partition_path(&table.partition_values(&partition)?)?;
+        let path = table.partition_words(&table.partition_values(&partition)?)?;
         Ok((path, partition, bucket, runs))
     });
     let mut buckets = buckets.collect::<Result<VecDeque<_>, TableError>>()?;
@@ -116,7 +116,7 @@ struct Failed {
 
 impl Failed {
     fn add(&mut self, partition: &str, bucket: Bucket, error: &TableError) {
-        let name = match partition.trim_end_matches('/') {
+        let name = match partition {
             "" => format!("bucket {}", bucket.0),
             partition => format!("bucket {} of {partition}", bucket.0),
         };
@@ -171,8 +171,8 @@ mod tests {
             "bucket 0: a is damaged; nothing was changed in this bucket"
         );
         let mut failed = Failed::default();
-        failed.add("dt=1/", Bucket(0), &corrupt("no"));
-        failed.add("dt=2/", Bucket(3), &corrupt("no"));
+        failed.add("dt=1", Bucket(0), &corrupt("no"));
+        failed.add("dt=2", Bucket(3), &corrupt("no"));
         let Err(Failure::Problem(words)) = failed.end(0) else { panic!("a problem") };
         assert_eq!(words, "bucket 0 of dt=1, bucket 3 of dt=2: no; nothing was changed in these buckets");
         assert!(Failed::default().end(0).is_ok());

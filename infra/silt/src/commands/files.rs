@@ -25,20 +25,20 @@ pub(crate) async fn run(place: &Place, args: Files, out: &mut Out) -> Result<Don
         for ((partition, bucket), mut entries) in state::by_bucket(entries) {
             entries.sort_by_key(|e| (e.file.level.0, -e.file.max_sequence_number.0));
             let values = table.partition_values(&partition)?;
-            let path = table.partition_path(&values)?;
+            let words = table.partition_words(&values)?;
             for entry in entries {
                 let file = &entry.file;
                 let (min, max) =
                     (key(&table, &file.file_name, &file.min_key), key(&table, &file.file_name, &file.max_key));
                 rows.push((
                     json!({
-                        "partition": path, "bucket": bucket.0, "level": file.level.0, "file": file.file_name,
+                        "partition": words, "bucket": bucket.0, "level": file.level.0, "file": file.file_name,
                         "key": table.data_key(&values, bucket, &file.file_name)?, "bytes": file.file_size, "rows": file.row_count,
                         "deletes": file.delete_row_count, "minKey": min, "maxKey": max,
                         "minSequence": file.min_sequence_number.0, "maxSequence": file.max_sequence_number.0,
                         "schemaId": file.schema_id.0}),
                     vec![
-                        path.clone(),
+                        words.clone(),
                         bucket.0.to_string(),
                         file.level.0.to_string(),
                         file.row_count.to_string(),

@@ -6,6 +6,7 @@ pub(crate) mod check;
 pub(crate) mod compact;
 pub(crate) mod drain;
 pub(crate) mod expire;
+pub(crate) mod feed;
 pub(crate) mod files;
 pub(crate) mod local;
 pub(crate) mod pause;

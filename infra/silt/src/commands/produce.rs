@@ -14,7 +14,7 @@ use std::{
 
 use indicatif::ProgressBar;
 use serde_json::json;
-use siltstone_decode::{Decoded, Decoder};
+use siltstone_decode::{Decoded, Decoder, config::BadRecords};
 use siltstone_format::{
     bucket::{Bucketer, hash_bytes},
     value::Value,
@@ -68,14 +68,29 @@ pub(crate) async fn run(place: &Place, args: Produce, out: &mut Out) -> Result<D
     poured?;
     let json = json!({
         "stream": stream, "records": sent.records, "bytes": sent.bytes, "calls": sent.calls, "sentAgain": sent.again,
-        "undecodable": sent.rejected});
+        "undecodable": sent.rejected, "badRecords": feed.decoder.bad_records});
     let mut words =
         format!("{} records ({}) in {} calls to stream {stream}", sent.records, out::bytes(sent.bytes), sent.calls);
     if sent.rejected > 0 {
-        words.push_str(&format!("; {} of them the table cannot decode: they go to its quarantine", sent.rejected));
+        words.push_str(&format!(
+            "; {} of them the table cannot decode: {}",
+            sent.rejected,
+            undecodable(&feed, &args.table)
+        ));
     }
     out.object(&json, words)?;
     Ok(Done::Well)
+}
+
+/// What becomes of records that were sent though the table cannot decode them.
+fn undecodable(feed: &Feed, table: &str) -> String {
+    match feed.decoder.bad_records {
+        BadRecords::Quarantine => format!("they go to its quarantine (`silt quarantine list {table}`)"),
+        BadRecords::Fail => format!(
+            "its decoder says `bad-records: fail`, so each shard stops at the first of them, and what comes after it waits, until a decoder that \
+             takes them, or says `quarantine`, is set with `silt table feed {table} --decoder FILE`"
+        ),
+    }
 }
 
 /// Sends every line. A failure says how many records the stream confirmed, and the first line that it did not.

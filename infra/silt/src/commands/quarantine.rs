@@ -14,7 +14,7 @@ use siltstone_table::{
 
 use crate::{
     args::{Place, Quarantine, QuarantineReplay},
-    commands::table::decoder_file,
+    commands::feed::decoder_file,
     failure::{Done, Failure},
     out::{self, Out},
     place::Warehouse,

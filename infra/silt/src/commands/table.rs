@@ -1,33 +1,26 @@
-//! `silt table create|describe|list|drop`.
+//! `silt table create|describe|list|drop`; `feed` has a module of its own.
 //!
 //! Neighbours: `siltstone_table::catalog`. A decoder that does not fit is refused before anything is created.
 
-use std::{collections::BTreeMap, io::IsTerminal, path::Path, time::Duration};
+use std::{collections::BTreeMap, io::IsTerminal};
 
 use serde_json::json;
-use siltstone_aws::LambdaMappings;
 use siltstone_commit::checkpoint::Checkpoint;
-use siltstone_decode::{Decoder, DecoderConfig, config::Format as Decoding};
-use siltstone_format::options::TableOptions;
-use siltstone_store::{
-    mapping::EventSourceMappings,
-    stream::{StreamAdmin, StreamErrorKind, StreamState},
-};
+use siltstone_decode::DecoderConfig;
+use siltstone_format::options::{TableOptions, names};
 use siltstone_table::{
-    Purpose, TableError, TableRef,
+    Purpose, TableError,
     catalog::{self, NewTable},
     settings::Feed,
 };
 
+use super::feed;
 use crate::{
-    args::{Create, Drop, Format, Named, Place, Table as Args},
+    args::{Create, Drop, Named, Place, Table as Args},
     failure::{Done, Failure},
     out::{self, Out},
     place::Warehouse,
 };
-
-/// How long a local stack takes to see a new table.
-const SERVED_WITHIN: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(place: &Place, args: Args, out: &mut Out) -> Result<Done, Failure> {
     let warehouse = Warehouse::open(place).await?;
@@ -40,6 +33,7 @@ pub(crate) async fn run(place: &Place, args: Args, out: &mut Out) -> Result<Done
             out.list(&["TABLE"], &rows, "no tables")?;
             Ok(Done::Well)
         }
+        Args::Feed(args) => feed::run(&warehouse, args, out).await,
         Args::Drop(args) => remove(&warehouse, args, out).await,
     }
 }
@@ -54,23 +48,11 @@ fn new_table(args: &Create) -> Result<NewTable, Failure> {
         columns.push((name.to_owned(), data_type.trim().to_owned()));
     }
     let mut options = BTreeMap::new();
-    for text in &args.options {
-        let (key, value) = text
-            .split_once('=')
-            .ok_or_else(|| Failure::Usage(format!("--option '{text}': write KEY=VALUE, as in --option bucket=4")))?;
-        let (key, value) = (key.trim(), value.trim());
-        let instead = match key {
-            "" => Some("write KEY=VALUE, as in --option bucket=4"),
-            "primary-key" => Some("use --primary-key"),
-            "partition" => Some("use --partition-by"),
-            "path" => Some("the warehouse and the table's name say where it is"),
-            _ => None,
-        };
-        if let Some(instead) = instead {
-            return Err(Failure::Usage(format!("--option '{text}': {instead}")));
-        }
-        if options.insert(key.to_owned(), value.to_owned()).is_some() {
-            return Err(Failure::Usage(format!("--option {key} is given twice")));
+    let given = args.options.iter().map(|text| (text, true)).chain(args.other_options.iter().map(|text| (text, false)));
+    for (text, ours) in given {
+        let (key, value) = option(text, ours)?;
+        if options.insert(key.clone(), value).is_some() {
+            return Err(Failure::Usage(format!("the option {key} is given twice")));
         }
     }
     options.entry("bucket".to_owned()).or_insert_with(|| "1".to_owned());
@@ -85,20 +67,42 @@ fn new_table(args: &Create) -> Result<NewTable, Failure> {
 
 fn decoder(args: &Create) -> Result<DecoderConfig, Failure> {
     let Some(file) = &args.decoder else {
-        let format = match args.format {
-            Format::Json => Decoding::Json,
-            Format::DebeziumJson => Decoding::DebeziumJson,
-        };
-        return Ok(DecoderConfig { format, op_field: args.op_field.clone(), ..DecoderConfig::default() });
+        return Ok(DecoderConfig {
+            format: args.format.into(),
+            op_field: args.op_field.clone(),
+            ..DecoderConfig::default()
+        });
     };
-    decoder_file(file)
+    feed::decoder_file(file)
 }
 
-/// A decoder configuration that a file holds.
-pub(crate) fn decoder_file(file: &Path) -> Result<DecoderConfig, Failure> {
-    let fault = |e: String| Failure::Usage(format!("--decoder {}: {e}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|e| fault(e.to_string()))?;
-    serde_json::from_str(&text).map_err(|e| fault(e.to_string()))
+/// Name and value of an option. One of ours must have a name that is known, so that a mistyped one is not kept and never read.
+fn option(text: &str, ours: bool) -> Result<(String, String), Failure> {
+    let flag = if ours { "--option" } else { "--other-option" };
+    let fault = |words: String| Err(Failure::Usage(format!("{flag} '{text}': {words}")));
+    let Some((key, value)) = text.split_once('=').map(|(key, value)| (key.trim(), value.trim())) else {
+        return fault(format!("write KEY=VALUE, as in {flag} bucket=4"));
+    };
+    let instead = match key {
+        "" => Some("write KEY=VALUE, as in --option bucket=4"),
+        "primary-key" => Some("use --primary-key"),
+        "partition" => Some("use --partition-by"),
+        "path" => Some("the warehouse and the table's name say where it is"),
+        _ => None,
+    };
+    if let Some(instead) = instead {
+        return fault(instead.to_owned());
+    }
+    match (ours, names::is_known(key)) {
+        (true, true) | (false, false) => Ok((key.to_owned(), value.to_owned())),
+        (false, true) => fault(format!("Siltstone knows {key}: write --option {key}={value}")),
+        (true, false) => {
+            let meant = names::nearest(key).map_or_else(String::new, |near| format!(" Did you mean {near}?"));
+            fault(format!(
+                "Siltstone knows no option {key}.{meant} One that only other engines read is kept by --other-option {key}={value}"
+            ))
+        }
+    }
 }
 
 async fn create(warehouse: &Warehouse, args: Create, out: &mut Out) -> Result<Done, Failure> {
@@ -106,23 +110,20 @@ async fn create(warehouse: &Warehouse, args: Create, out: &mut Out) -> Result<Do
     let at = warehouse.at(&args.table)?;
     let (table, decoder) = (new_table(&args)?, decoder(&args)?);
     let schema = table.schema(warehouse.ports.clock.now_ms())?;
-    Decoder::new(&schema, &decoder).map_err(|faults| {
-        let words: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        Failure::Usage(format!("the decoder does not fit the table: {}", words.join("; ")))
-    })?;
+    feed::check(&schema, &decoder)?;
     for warning in TableOptions::for_purpose(&schema, Purpose::Write).map_err(TableError::from)?.warnings {
         out.say(format!("warning: {warning}"))?;
     }
     // The table first: one that is there already is refused before its stream is made. What stops after it is finished by the same command.
     catalog::create(&warehouse.ports, &at, &table).await?;
     let arn = match &args.stream {
-        Some(stream) => Some(stream_arn(warehouse, stream, args.shards).await?),
+        Some(stream) => Some(feed::stream_arn(warehouse, stream, args.shards).await?),
         None => None,
     };
     if let Some(stream_arn) = &arn {
         Feed { stream_arn: stream_arn.clone(), decoder }.save(&warehouse.ports, &at).await?;
         if warehouse.served {
-            served(warehouse, &at, stream_arn).await?;
+            feed::served(warehouse, &at, stream_arn).await?;
         }
     }
     let location = warehouse.location(&at);
@@ -132,46 +133,6 @@ async fn create(warehouse: &Warehouse, args: Create, out: &mut Out) -> Result<Do
     };
     out.object(&json!({"table": args.table, "location": location, "stream": arn}), words)?;
     Ok(Done::Well)
-}
-
-/// The ARN of a stream; created in a local stack when missing.
-async fn stream_arn(warehouse: &Warehouse, stream: &str, shards: u32) -> Result<String, Failure> {
-    let streams = warehouse.streams()?;
-    let found = match streams.describe(stream).await {
-        Err(error) if error.kind() == StreamErrorKind::NotFound && warehouse.local => {
-            streams.create(stream, shards).await?;
-            streams.describe(stream).await?
-        }
-        Err(error) if error.kind() == StreamErrorKind::NotFound => {
-            return Err(Failure::Problem(format!("there is no stream {stream}: create it first (`infra/` shows how)")));
-        }
-        found => found?,
-    };
-    let mut found = found;
-    while found.state == StreamState::Creating {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        found = streams.describe(stream).await?;
-    }
-    Ok(found.arn)
-}
-
-/// Waits until the running stack delivers the stream to the table's function.
-async fn served(warehouse: &Warehouse, at: &TableRef, stream_arn: &str) -> Result<(), Failure> {
-    let Some(clients) = &warehouse.clients else { return Ok(()) };
-    let mappings = LambdaMappings::new(clients.lambda.clone());
-    let function = format!("{}-{}-ingest", at.name.database, at.name.table);
-    let waiting = async {
-        loop {
-            let seen = mappings.kinesis_mappings(&function).await.unwrap_or_default();
-            if seen.iter().any(|m| m.stream_arn == stream_arn) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(SERVED_WITHIN, waiting).await.map_err(|_| {
-        Failure::Unavailable(format!("{} was created, but the running stack does not serve it yet", at.name))
-    })
 }
 
 async fn describe(warehouse: &Warehouse, args: Named, out: &mut Out) -> Result<Done, Failure> {
@@ -196,6 +157,7 @@ async fn describe(warehouse: &Warehouse, args: Named, out: &mut Out) -> Result<D
     let json = json!({
         "table": args.table, "location": location, "schemaId": schema.id.0, "columns": columns,
         "partitionKeys": schema.partition_keys, "primaryKeys": schema.primary_keys, "options": schema.options,
+        "optionsNotKnown": names::unknown(&schema.options).collect::<Vec<_>>(),
         "comment": schema.comment, "stream": feed.as_ref().map(|f| f.stream_arn.clone()),
         "decoder": feed.as_ref().and_then(|f| serde_json::to_value(&f.decoder).ok()),
         "state": pointer.as_ref().map(|p| p.state.as_str()), "revision": pointer.as_ref().map(|p| p.rev),
@@ -212,7 +174,11 @@ async fn describe(warehouse: &Warehouse, args: Named, out: &mut Out) -> Result<D
     }
     let current = snapshot.map_or_else(|| "none".to_owned(), |s| format!("{} of {}", s.id.0, out::time(s.time_millis)));
     lines.push(vec!["snapshot".to_owned(), current]);
-    lines.extend(schema.options.iter().map(|(k, v)| vec![format!("option {k}"), v.clone()]));
+    lines.extend(schema.options.iter().map(|(k, v)| {
+        let known =
+            if names::is_known(k) { "" } else { " (not known to Siltstone, which keeps it and does nothing with it)" };
+        vec![format!("option {k}"), format!("{v}{known}")]
+    }));
     lines.extend(shards.iter().map(|(shard, at)| vec![format!("read {shard}"), at.clone()]));
     let columns: Vec<Vec<String>> =
         schema.fields.iter().map(|f| vec![f.id.to_string(), f.name.clone(), f.data_type.to_string()]).collect();
@@ -238,14 +204,22 @@ async fn remove(warehouse: &Warehouse, args: Drop, out: &mut Out) -> Result<Done
         }
     }
     let deleted = catalog::drop(&warehouse.ports, &at, args.purge).await?;
-    let words = format!("dropped {}; {deleted} objects deleted", args.table);
-    out.object(&json!({"table": args.table, "deletedObjects": deleted}), words)?;
+    let (name, location) = (&args.table, warehouse.location(&at));
+    let words = if args.purge {
+        format!("dropped {name}; {deleted} objects deleted")
+    } else {
+        format!(
+            "dropped {name}; its objects stay at {location}: `silt table drop {name} --purge` deletes them, `silt repair {name} --yes` makes them a table again"
+        )
+    };
+    out.object(&json!({"table": name, "location": location, "deletedObjects": deleted}), words)?;
     Ok(Done::Well)
 }
 
 #[cfg(test)]
 mod tests {
     use siltstone_local::{Stack, StackConfig};
+    use siltstone_store::stream::{StreamAdmin, StreamErrorKind};
 
     use super::*;
     use crate::args::{Cli, Verb};
