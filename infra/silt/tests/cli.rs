@@ -283,7 +283,10 @@ fn what_a_drop_leaves_behind_is_named_and_can_be_purged_or_repaired() {
     }
     assert!(local.silt(&["scan", "k.t"]).failure(1).contains("silt repair"));
 
-    local.silt(&["repair", "k.t", "--yes"]).well();
+    let repaired = local.silt(&["repair", "k.t", "--yes"]).well();
+    assert!(repaired.contains("silt table feed k.t --stream"), "{repaired}");
+    let fed = local.silt(&["table", "feed", "k.t", "--stream", "s"]).well();
+    assert!(fed.contains("this must be the same one"), "{fed}");
     assert_eq!(local.silt(&["--json", "scan", "k.t"]).well().lines().count(), 20);
     local.silt(&["table", "drop", "k.t", "--yes"]).well();
     local.silt(&["table", "drop", "k.t", "--purge", "--yes"]).well();

@@ -107,7 +107,7 @@ fn changed(before: DecoderConfig, args: &Args) -> Result<DecoderConfig, Failure>
 /// Refuses the stream of a table that has read of another one.
 async fn refuse_another(table: &Table, before: Option<&Feed>, stream: &str) -> Result<(), Failure> {
     let Some(before) = before.filter(|feed| feed.stream_arn.rsplit('/').next() != Some(stream)) else { return Ok(()) };
-    if table.pointer().await?.checkpoints.recent().next().is_none() {
+    if !has_read(table).await? {
         return Ok(());
     }
     let name = &table.at.name;
@@ -116,6 +116,11 @@ async fn refuse_another(table: &Table, before: Option<&Feed>, stream: &str) -> R
          were seen, and skipped. Make a table of its own for stream {stream}, or drop {name} and create it again",
         before.stream_arn
     )))
+}
+
+/// Whether the table has taken records of a stream.
+async fn has_read(table: &Table) -> Result<bool, Failure> {
+    Ok(table.pointer().await?.checkpoints.recent().next().is_some())
 }
 
 /// A feed as people read it.

@@ -3,7 +3,11 @@
 //! Neighbours: `siltstone_table::repair`.
 
 use serde_json::json;
-use siltstone_table::repair::{self, Plan};
+use siltstone_table::{
+    TableError,
+    repair::{self, Plan},
+    settings::Feed,
+};
 
 use crate::{
     args::{Place, Repair},
@@ -39,11 +43,17 @@ pub(crate) async fn run(place: &Place, args: Repair, out: &mut Out) -> Result<Do
         return Ok(if plan == Plan::Settle { Done::Well } else { Done::Problems });
     }
     let pointer = repair::run(&table, plan).await?;
+    let fed = !matches!(Feed::load(&warehouse.ports, &table.at).await, Err(TableError::NotFound(_)));
     let json = json!({
         "table": args.table, "plan": name, "done": true, "snapshot": pointer.version().0, "revision": pointer.rev,
         "state": pointer.state.as_str()});
     let now =
         format!("{words}; done: snapshot {}, revision {}, {}", pointer.version(), pointer.rev, pointer.state.as_str());
-    out.object(&json, now)?;
+    let fed = if fed {
+        String::new()
+    } else {
+        format!("; no stream feeds it: `silt table feed {} --stream NAME` sets one", args.table)
+    };
+    out.object(&json, now + &fed)?;
     Ok(Done::Well)
 }
