@@ -87,6 +87,9 @@ pub(crate) async fn run(warehouse: &Warehouse, args: Args, out: &mut Out) -> Res
             "\n\nchanged; the event source mapping of `ingest` must deliver this stream (infra/cdk)".to_owned()
         }
     });
+    if before.is_none() && has_read(&table).await? {
+        words.push_str("; the table holds positions of the stream that fed it before: this must be the same one");
+    }
     let json = json!({
         "table": args.table, "stream": feed.stream_arn, "decoder": config(&feed.decoder)?, "changed": is_new});
     out.object(&json, words)?;
@@ -120,7 +123,8 @@ async fn refuse_another(table: &Table, before: Option<&Feed>, stream: &str) -> R
 
 /// Whether the table has taken records of a stream.
 async fn has_read(table: &Table) -> Result<bool, Failure> {
-    Ok(table.pointer().await?.checkpoints.recent().next().is_some())
+    let checkpoints = table.pointer().await?.checkpoints;
+    Ok(checkpoints.recent().next().is_some() || checkpoints.packed_object().is_some())
 }
 
 /// A feed as people read it.
