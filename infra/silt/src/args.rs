@@ -37,7 +37,7 @@ impl Cli {
             (Verb::Local(_), Some(name)) => Err(Failure::Usage(format!(
                 "{name} says where to look, `silt local` makes the place: write `silt local --dir DIR`"
             ))),
-            (Verb::Compact(args), _) if place.bucket.as_deref().is_some_and(|name| is_number(name)) => {
+            (Verb::Compact(args), _) if place.bucket.as_deref().is_some_and(is_number) => {
                 let (number, table) = (place.bucket.as_deref().unwrap_or_default(), &args.table);
                 Err(Failure::Usage(format!(
                     "--bucket {number}: this names the bucket on S3; to compact bucket {number} of the table, write \

@@ -52,7 +52,7 @@ pub(crate) async fn by_scan(table: &Table, oracle: &Oracle, steps: &Steps) -> Re
     steps.show("scanning the table");
     scan(table, &ScanRequest::default(), |row| {
         rows.push(cells(&row.values));
-        if rows.len() % TOLD_EVERY == 0 {
+        if rows.len().is_multiple_of(TOLD_EVERY) {
             steps.show(format!("scanning the table: {} of {total} orders", rows.len()));
         }
         true
@@ -79,7 +79,7 @@ pub(crate) async fn by_changelog(table: &Table, oracle: &Oracle, steps: &Steps) 
             && let Some(Value::BigInt(id)) = row.values.get(CHANGE_ID)
         {
             *seen.entry(*id).or_insert(0) += 1;
-            if seen.len() % TOLD_EVERY == 0 {
+            if seen.len().is_multiple_of(TOLD_EVERY) {
                 steps.show(format!("reading the changelog: {} of {} changes", seen.len(), oracle.changes));
             }
         }
