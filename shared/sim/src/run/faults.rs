@@ -29,7 +29,7 @@ impl Run<'_> {
         }
         let fault = Fault::draw(&mut self.chance.of(Decision::Fault, turn), self.profile.faults)?;
         // Deletes are rare, and so would be those that stop half-way.
-        let fault = if call.operation == "delete" && turn % 4 == 0 { Fault::CrashMiddle } else { fault };
+        let fault = if call.operation == "delete" && turn.is_multiple_of(4) { Fault::CrashMiddle } else { fault };
         let object = matches!(call.operation, "put" | "delete");
         let fits = match fault {
             Fault::Conflict => call.operation == "put" && call.conditional,
