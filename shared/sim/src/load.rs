@@ -1,7 +1,7 @@
 //! How many batches a table takes, and how soon they can be read: many shards at once over services that take time and have limits.
 //!
 //! Neighbours: `process` and `ports` as in `run`; nothing goes wrong here but what load brings. Time is simulated: a call takes what its service
-//! takes ([`Services`]), the work between two calls takes nothing. Invariants: 1. a seed is one course; 2. what is counted is what the meter of
+//! takes (`Services`), the work between two calls takes nothing. Invariants: 1. a seed is one course; 2. what is counted is what the meter of
 //! the product counts.
 
 use std::{
