@@ -202,13 +202,8 @@ impl SlotTable {
     /// Gives shards that are about to begin their slots as well, of those that were never used, while at least half of all remain.
     pub fn reserve_ahead(&mut self, shards: &[ShardId]) {
         for shard in shards {
-            if self.highest >= SLOT_MAX / 2 {
+            if self.highest >= SLOT_MAX / 2 || self.reserve(shard).is_err() {
                 return;
-            }
-            if !self.taken.contains_key(shard) {
-                self.highest += 1;
-                let reservation = Reservation { slot: Slot(self.highest), floor: SequenceNumber(0) };
-                self.taken.insert(shard.clone(), reservation);
             }
         }
     }

@@ -164,7 +164,7 @@ impl Run<'_> {
         let start = (from > 0).then_some(from);
         let mut change = fixture::batch(&mut self.world, self.context, n, start, to, above);
         if self.random.per_mille(50) {
-            change.files.clear(); // everything went to quarantine
+            change.files.clear(); // its records leave nothing behind
             change.ranges.iter_mut().for_each(|r| r.first_sequence = None);
         }
         self.push_commit(change, Some(n));

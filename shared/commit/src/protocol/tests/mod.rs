@@ -192,7 +192,7 @@ fn rule_1_change_of_two_shards_of_which_one_is_covered_is_split_by_its_writer() 
 }
 
 #[test]
-fn all_quarantined_batch_moves_its_checkpoint_without_a_snapshot() {
+fn batch_that_leaves_nothing_behind_moves_its_checkpoint_without_a_snapshot() {
     let (context, mut world) = table();
     let change = fixture::append(0, None, 4, Vec::new(), 0);
     let outcome = world.ok(commit(&context, change.clone()));
