@@ -60,7 +60,7 @@ pub struct Load {
 }
 
 /// What came of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Figures {
     /// Shards.
     pub shards: u32,
@@ -204,7 +204,6 @@ struct Reader {
     done: i64,
     batch: StreamBatch,
     started_ms: i64,
-    begun: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -244,22 +243,10 @@ pub fn run(load: Load) -> Figures {
         let ingest = Arc::new(Ingest::new(ports, at.clone(), Some(streams), IngestLimits::default()));
         let name = format!("shardId-{shard:012}");
         let batch = StreamBatch { stream_arn: ARN.to_owned(), shard: name, records: Vec::new() };
-        Reader { ingest, desk, retry, process: None, known: 0, done: 0, batch, started_ms: 0, begun: false }
+        Reader { ingest, desk, retry, process: None, known: 0, done: 0, batch, started_ms: 0 }
     };
     let readers = (0..load.shards).map(reader).collect();
-    let figures = Figures {
-        shards: load.shards,
-        seconds: load.seconds,
-        batches: 0,
-        failures: 0,
-        snapshots: 0,
-        staged: 0,
-        visible_p50_ms: 0,
-        visible_p99_ms: 0,
-        billed_ms: 0.0,
-        all_started_ms: None,
-        usage: Usage::default(),
-    };
+    let figures = Figures { shards: load.shards, seconds: load.seconds, ..Figures::default() };
     let course = Course {
         load,
         services: Services::new(load.seed),
@@ -420,7 +407,6 @@ impl Course {
                     self.visible_ms.extend(arrived.map(|ms| now_ms - ms));
                 }
                 reader.done += reader.batch.records.len() as i64;
-                reader.begun = true;
             }
             Err(error) => {
                 use siltstone_table::ErrorKind::{Conflict, Unavailable};
@@ -432,7 +418,7 @@ impl Course {
             self.billed_ms += billed;
             self.meter.invocation(MEMORY_MB, Duration::from_millis(billed.unsigned_abs()));
         }
-        if self.figures.all_started_ms.is_none() && self.readers.iter().all(|reader| reader.begun) {
+        if self.figures.all_started_ms.is_none() && self.readers.iter().all(|reader| reader.done > 0) {
             self.figures.all_started_ms = Some(now_ms - self.first_ms);
         }
         self.later(next, place, Event::Start);
