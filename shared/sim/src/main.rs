@@ -59,6 +59,11 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let report = all(seed, &args);
     let seconds = started.elapsed().as_secs_f64();
+    if !args.json {
+        print!("{}", report.table());
+        println!("{:?}", report.done);
+    }
+    // After the long table: what is broken is what a reader of the last lines came for.
     for seed in report.violations.keys().take(SHOWN) {
         explain(*seed);
     }
@@ -71,8 +76,6 @@ fn main() -> ExitCode {
         all["seconds"] = ((seconds * 10.0).round() / 10.0).into();
         println!("{all}");
     } else {
-        print!("{}", report.table());
-        println!("{:?}", report.done);
         let (histories, violations) = (report.histories, report.violations.len());
         println!("{histories} histories from seed {seed}, {violations} violations, {seconds:.0} s");
     }

@@ -168,6 +168,9 @@ pub(crate) async fn repair_fork(io: Io, context: TableContext) -> Result<Pointer
     let names = tip::list_snapshots(&io, steps::REPAIR_READ, &context).await?;
     let ids = names.iter().map(|(id, _)| *id).filter(|id| *id >= ours.id);
     let theirs = roots::snapshots(&io, steps::REPAIR_READ, &context, ids).await?;
+    if theirs.iter().any(|(id, snapshot)| *id > ours.id && Incarnation::is_ours(&snapshot.commit_user)) {
+        return forget_fork(&io, context, pointer, &names).await;
+    }
     let table = context.location.root().to_owned();
     let (Some(same), Some((newest, tip_snapshot))) = (theirs.get(&ours.id), theirs.last_key_value()) else {
         return Err(CommitError::ForeignRollback { table, missing: ours.id });
@@ -199,6 +202,21 @@ pub(crate) async fn repair_fork(io: Io, context: TableContext) -> Result<Pointer
         }
     }
     Ok(next)
+}
+
+/// A fork that was ended before: nothing is committed in one, so a snapshot of ours above it shows that the pointer was restored from a copy made
+/// in the fork. It is rolled forward as any that is behind; to repair it again would apply our APPEND twice.
+async fn forget_fork(
+    io: &Io,
+    context: TableContext,
+    forked: Pointer,
+    names: &[(SnapshotId, i64)],
+) -> Result<Pointer, CommitError> {
+    let any = TableContext { incarnation: None, ..context };
+    let newest = names.last().map_or_else(|| forked.version(), |(id, _)| *id);
+    let there = Pointer { state: TableState::Active, ..forked };
+    let pointer = rebuild(io, &any, Some(&there), newest, names).await?;
+    write(io, &any, Some(&there), pointer).await
 }
 
 /// Our delta, by the manifests that it has, on top of theirs.

@@ -128,6 +128,8 @@ fn scenarios() -> Vec<(&'static str, Scenario)> {
     all.push(("restore an old pointer", Scenario::new((context, world), restore)));
 
     all.push(("repair a fork", Scenario::new(forked(), repair_fork)));
+    let (context, world, _) = copied_in_a_fork();
+    all.push(("repair a fork that was repaired", Scenario::new((context, world), repair_fork)));
     all.push(("commit under contention", contended()));
     let (context, mut world) = grown();
     let gap = fixture::append(50, Some(3), 5, Vec::new(), world.now_ms);

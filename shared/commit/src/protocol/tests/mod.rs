@@ -44,8 +44,12 @@ fn codec_key(context: &TableContext, entry: &ManifestEntry) -> String {
 }
 
 fn live(world: &mut World, context: &TableContext) -> Vec<ManifestEntry> {
-    let snapshot = world.monitor.read_pointer(world).unwrap().snapshot.unwrap();
-    world.ok(live_files(context, snapshot, Scope::Everything))
+    let pointer = world.monitor.read_pointer(world).unwrap();
+    live_of(world, context, &pointer)
+}
+
+fn live_of(world: &mut World, context: &TableContext, pointer: &Pointer) -> Vec<ManifestEntry> {
+    world.ok(live_files(context, pointer.snapshot.clone().unwrap(), Scope::Everything))
 }
 
 /// A compaction of everything in one bucket to level 5, newest row per key.
@@ -103,6 +107,19 @@ fn forked() -> (TableContext, World) {
     let error = world.run(load(&context, false)).unwrap().unwrap_err();
     assert!(matches!(error, CommitError::Forked { .. }), "{error}");
     (context, world)
+}
+
+/// A fork that was repaired, a commit after it, and then a pointer from a copy that was made in the fork; with the pointer that was lost.
+fn copied_in_a_fork() -> (TableContext, World, Pointer) {
+    let (context, mut world) = forked();
+    let copy = world.items.clone();
+    world.ok(repair_fork(&context));
+    let last = world.monitor.read_pointer(&world).unwrap().checkpoints.recent().next().unwrap().1.last_sequence;
+    let change = fixture::batch(&mut world, &context, 0, Some(12), 16, last);
+    commit_ok(&mut world, &context, change);
+    let lost = world.monitor.read_pointer(&world).unwrap();
+    world.items = copy;
+    (context, world, lost)
 }
 
 #[test]

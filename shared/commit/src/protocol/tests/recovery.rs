@@ -77,6 +77,19 @@ fn rule_8_foreign_snapshot_in_place_of_ours_forks_and_repair_keeps_both() {
     assert_eq!(world.ok(check(&context)).findings, []);
 }
 
+/// Simulated history of seed 3100553195774919: our APPEND was in the table twice.
+#[test]
+fn rule_9_pointer_restored_from_a_copy_made_in_a_fork_is_rolled_forward_and_not_repaired_again() {
+    let (context, mut world, before) = copied_in_a_fork();
+    let live_before = live_of(&mut world, &context, &before);
+    let repaired = world.ok(repair_fork(&context));
+    assert_eq!((repaired.state, repaired.version()), (TableState::Active, before.version()));
+    assert_eq!(repaired.checkpoints, before.checkpoints);
+    assert_ne!(repaired.incarnation, before.incarnation);
+    assert_eq!(live_of(&mut world, &context, &repaired), live_before);
+    assert_eq!(world.ok(check(&context)).findings, []);
+}
+
 #[test]
 fn rule_8_foreign_rollback_is_refused_and_nothing_is_put_again() {
     let (context, mut world) = grown_by(3);
