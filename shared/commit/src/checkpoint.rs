@@ -249,6 +249,12 @@ impl Checkpoints {
         self.recent.iter().map(|(shard, checkpoint)| (shard, checkpoint))
     }
 
+    /// Whether the shards of the packed object are here.
+    #[must_use]
+    pub const fn has_others(&self) -> bool {
+        self.others.is_some()
+    }
+
     /// Every shard known here: the recent ones, and the others if they were loaded.
     #[must_use]
     pub fn all(&self) -> BTreeMap<ShardId, Checkpoint> {

@@ -20,8 +20,6 @@ use crate::{
 pub(crate) const TRIES: u32 = 6;
 /// Reads that are open side by side; each may hold a manifest of some MB.
 const SIDE_BY_SIDE: usize = 16;
-/// Items that are written side by side.
-const ITEMS_AT_ONCE: usize = 64;
 /// Keys per delete and per page, as S3.
 const PAGE: usize = 1_000;
 
@@ -136,10 +134,7 @@ impl Io {
 
     /// Performs writes of items together, each once. What becomes of them decides nothing.
     pub(crate) async fn try_all(&self, step: StepName, effects: Vec<Effect>) -> Result<(), CommitError> {
-        let mut effects = effects.into_iter().peekable();
-        while effects.peek().is_some() {
-            self.ask_all(step, effects.by_ref().take(ITEMS_AT_ONCE).collect()).await?;
-        }
+        self.ask_all(step, effects).await?;
         Ok(())
     }
 

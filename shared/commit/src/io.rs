@@ -214,7 +214,7 @@ pub enum Effect {
         /// Number of the coming repetition.
         attempt: u32,
     },
-    /// Wait about so long; the driver may spread it by a quarter, so that those who wait for one thing do not ask at once. Reply: [`Reply::Done`].
+    /// Wait so long. Reply: [`Reply::Done`].
     Wait {
         /// How long.
         ms: u64,

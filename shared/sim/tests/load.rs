@@ -24,9 +24,17 @@ fn a_hundred_shards_fold_within_two_puts_and_five_item_requests_a_batch_and_are_
     let many = figures(100);
     assert!(number(&many, "s3_put_class") <= 2.0 && number(&many, "dynamo") <= 5.0, "{}", many.to_json());
     assert!(number(&many, "visible_p99_ms") <= 5_000.0 && many.failures == 0, "{}", many.to_json());
-    assert!(number(&many, "batches_per_s") >= 50.0, "{}", many.to_json());
+    assert!(number(&many, "batches_per_s") >= 75.0, "{}", many.to_json());
     let started = many.all_started_ms.unwrap_or(i64::MAX);
     assert!(started < 15_000, "all hundred begin together: {started} ms");
+}
+
+#[test]
+fn a_thousand_shards_bring_a_thousand_batches_a_second_that_are_read_within_five() {
+    let many = run(Load { shards: 1_000, warm_seconds: 20, seconds: 5, seed: 1 });
+    assert!(number(&many, "batches_per_s") >= 1_000.0, "{}", many.to_json());
+    assert!(number(&many, "visible_p99_ms") <= 5_000.0 && many.failures == 0, "{}", many.to_json());
+    assert!(number(&many, "s3_put_class") <= 2.0 && number(&many, "dynamo") <= 5.0, "{}", many.to_json());
 }
 
 #[test]

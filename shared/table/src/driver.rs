@@ -1,16 +1,13 @@
 //! Runs a protocol of `commit` over the ports: performs each effect, hands back the reply.
 //!
 //! Neighbours: `commit::io` (effects, replies), `ports`. The only place where a protocol's effects meet I/O.
-//! Invariants: 1. effects are performed one at a time in the order asked, save those of one [`Effect::All`]; 2. no failure is hidden or
+//! Invariants: 1. effects are performed one at a time in the order asked, save those of one [`Effect::All`], so many of which go on at once; 2. no failure is hidden or
 //! repeated here: an answer that did not come is `Unknown`, and the protocol decides; 3. dropping the future stops all I/O (a frozen
 //! Lambda must not go on later).
 
 use std::time::Duration;
 
-use futures::{
-    FutureExt,
-    future::{BoxFuture, join_all},
-};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use siltstone_commit::io::{
     Attr, Effect, Failure, FailureKind, ItemName, ItemRecord, Machine, Object, ObjectHead, PutMode, Reply, StagedName,
     Step, staged_suffix,
@@ -24,6 +21,8 @@ use crate::{error::Result, name::TableRef, ports::Ports};
 
 /// Time kept back to answer the invocation while a change waits for a lease holder, ms.
 pub(crate) const ANSWER_MS: i64 = 500;
+/// Effects of one request that are performed at once.
+const AT_ONCE: usize = 64;
 /// Longest wait between two attempts.
 const PAUSE_MAX_MS: u64 = 10_000;
 /// Wait before the first repetition; doubled for each further one.
@@ -119,26 +118,28 @@ fn perform<'a>(effect: Effect, ports: &'a Ports, table: &'a TableRef) -> BoxFutu
                 Reply::Done
             }
             Effect::Wait { ms } => {
-                ports.clock.sleep(Duration::from_millis(spread(ms, ports.ids.jitter()))).await;
+                ports.clock.sleep(Duration::from_millis(ms)).await;
                 Reply::Done
             }
-            Effect::All(effects) => {
-                Reply::All(join_all(effects.into_iter().map(|effect| perform(effect, ports, table))).await)
-            }
+            Effect::All(effects) => Reply::All(perform_all(effects, ports, table).await),
         }
     }
     .boxed()
+}
+
+/// Many effects, so many at once; a slow one holds no other up.
+async fn perform_all(effects: Vec<Effect>, ports: &Ports, table: &TableRef) -> Vec<Reply> {
+    let numbered = effects.into_iter().enumerate();
+    let performed = numbered.map(|(place, effect)| perform(effect, ports, table).map(move |reply| (place, reply)));
+    let mut replies: Vec<(usize, Reply)> = stream::iter(performed).buffer_unordered(AT_ONCE).collect().await;
+    replies.sort_unstable_by_key(|(place, _)| *place);
+    replies.into_iter().map(|(_, reply)| reply).collect()
 }
 
 /// Exponential, with full jitter above half: two losers of one race do not meet again at once.
 fn pause(attempt: u32, jitter: f64) -> Duration {
     let longest = PAUSE_MIN_MS.saturating_mul(1 << attempt.min(16)).min(PAUSE_MAX_MS);
     Duration::from_millis(share(longest, 0.5 + jitter / 2.0))
-}
-
-/// From seven to nine eighths of the time asked for.
-fn spread(ms: u64, jitter: f64) -> u64 {
-    share(ms, 0.875 + jitter / 4.0)
 }
 
 #[expect(
@@ -254,6 +255,5 @@ mod tests {
         assert_eq!(pause(1, 0.0), Duration::from_millis(10));
         assert_eq!(pause(1, 0.999), Duration::from_millis(19));
         assert_eq!(pause(60, 0.999).as_millis(), 9_995);
-        assert_eq!((spread(1_000, 0.0), spread(1_000, 0.999)), (875, 1_124));
     }
 }

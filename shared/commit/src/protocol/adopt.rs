@@ -2,7 +2,8 @@
 //!
 //! Neighbours: `tip` calls it, `restore` takes over when the pointer is behind its own snapshots, `repair` ends a fork.
 //! Invariants: 1. a foreign N+1 is adopted only if its base is our N, file by file; 2. adoption raises the floor above every
-//! foreign sequence number; 3. a snapshot of our own incarnation above the pointer is never adopted: the pointer was restored;
+//! foreign sequence number; 3. where a snapshot of ours stands above the pointer, nothing is adopted, not even what is foreign below it: the pointer
+//! was restored;
 //! 4. a published snapshot that is gone is refused, not put again: its files may be gone too; unless 5. only foreign snapshots above it
 //! are left and its lists are gone, too: then another engine has committed on it and expired it, and the newest is adopted.
 
@@ -13,7 +14,6 @@ use super::{
     tip::{self, Swap},
 };
 use crate::{
-    codec,
     context::{Incarnation, TableContext},
     error::CommitError,
     io::Io,
@@ -28,17 +28,18 @@ pub(crate) async fn adopt_next(
     context: &TableContext,
     pointer: &Pointer,
 ) -> Result<Option<Pointer>, CommitError> {
-    // Another writer may have committed and published it since the pointer was read.
+    let names = tip::list_snapshots(io, steps::SETTLE_PROVE, context).await?;
+    let above = names.into_iter().map(|(id, _)| id).filter(|id| *id > pointer.version());
+    let mut above = roots::snapshots(io, steps::SETTLE_PROVE, context, above).await?;
+    // Only now: another writer may have committed and published them since the pointer was read.
     if !tip::unchanged(io, context, pointer).await? {
         return Ok(None);
     }
-    let key = context.location.snapshot(pointer.version().next());
-    let Some(object) = io.get(steps::SETTLE_PROVE, key.clone()).await? else { return Ok(None) };
-    let foreign = codec::decode_snapshot(&key, &object.body)?;
-    if Incarnation::is_ours(&foreign.commit_user) {
+    if let Some(ours) = above.values().find(|snapshot| Incarnation::is_ours(&snapshot.commit_user)) {
         let table = context.location.root().to_owned();
-        return Err(CommitError::PointerBehind { table, pointer: pointer.version(), found: foreign.id });
+        return Err(CommitError::PointerBehind { table, pointer: pointer.version(), found: ours.id });
     }
+    let Some(foreign) = above.remove(&pointer.version().next()) else { return Ok(None) };
     let Some(next) = adopted(io, context, pointer, foreign).await? else {
         tip::mark_forked(io, context, pointer).await?;
         return Ok(None);

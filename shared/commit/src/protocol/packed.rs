@@ -11,14 +11,14 @@ use crate::{
     steps,
 };
 
-/// Reads the packed object with the checkpoints of the less recent shards, if there is one.
+/// Reads the packed object with the checkpoints of the less recent shards, if there is one and it was not read yet.
 pub(crate) async fn load_others(
     io: &Io,
     step: steps::StepName,
     context: &TableContext,
     checkpoints: &mut Checkpoints,
 ) -> Result<(), CommitError> {
-    let Some(name) = checkpoints.packed_object() else { return Ok(()) };
+    let Some(name) = checkpoints.packed_object().filter(|_| !checkpoints.has_others()) else { return Ok(()) };
     let key = context.key(name);
     let object = io.get_needed(step, vec![key.clone()]).await?.pop();
     let bytes = object.map(|o| o.body).unwrap_or_default();

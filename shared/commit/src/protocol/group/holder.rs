@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{FOLD_EVERY_MS, Folds, last_fold_ms};
+use super::{Folds, LastFold};
 use crate::{
     changes::{Change, ChangeKind},
     codec,
@@ -61,8 +61,7 @@ pub(crate) async fn fold(
     names: &mut Names,
     lease: &mut Held,
 ) -> Result<Folds, CommitError> {
-    let started_ms = io.now(steps::FOLD_TIME).await?;
-    pace(io, context, started_ms).await?;
+    let started_ms = pace(io, context).await?;
     for attempt in 1..=context.settings.max_attempts.max(1) {
         let pointer = tip::load_pointer(io, steps::FOLD_POINTER, context).await?;
         let mut staged = read_staged(io, started_ms).await?;
@@ -105,15 +104,19 @@ pub(crate) async fn fold(
     Err(CommitError::Contended { protocol: "fold", attempts: context.settings.max_attempts })
 }
 
-/// Under load the next fold waits for its time, and gathers meanwhile.
-async fn pace(io: &Io, context: &TableContext, now_ms: i64) -> Result<(), CommitError> {
+/// Under load the next fold waits for its time, and gathers meanwhile. Returns when it begins, ms.
+async fn pace(io: &Io, context: &TableContext) -> Result<i64, CommitError> {
+    let now_ms = io.now(steps::FOLD_TIME).await?;
     let pointer = tip::load_pointer(io, steps::FOLD_POINTER, context).await?;
-    let due = last_fold_ms(&pointer).map_or(now_ms, |at| at.saturating_add(FOLD_EVERY_MS));
-    let wait_ms = due.saturating_sub(now_ms).min(FOLD_EVERY_MS);
-    if wait_ms > 0 {
-        io.wait(steps::FOLD_TIME, wait_ms).await;
+    let wait_ms = LastFold::of(&pointer).map_or(0, |last| {
+        let due_ms = last.at_ms.saturating_add(last.every_ms());
+        due_ms.saturating_sub(now_ms).clamp(0, last.every_ms())
+    });
+    if wait_ms == 0 {
+        return Ok(now_ms);
     }
-    Ok(())
+    io.wait(steps::FOLD_TIME, wait_ms).await;
+    io.now(steps::FOLD_TIME).await
 }
 
 /// The staged items, sorted out.

@@ -201,6 +201,22 @@ fn rule_8_own_snapshot_above_an_expired_one_means_that_the_pointer_was_restored(
     assert!(matches!(error, CommitError::PointerBehind { found: SnapshotId(2), .. }), "{error}");
 }
 
+/// Simulated history of seed 4407552300837540: the foreign one was adopted, and only then was ours seen above it.
+#[test]
+fn rule_8_foreign_snapshot_below_one_of_ours_is_not_adopted_by_a_restored_pointer() {
+    let (context, mut world) = grown_by(1);
+    let last = pointer(&world).checkpoints.recent().next().unwrap().1.last_sequence;
+    let old = world.items.clone();
+    world.monitor.foreign = true;
+    foreign_commit(&mut world, &context, 7);
+    let change = fixture::batch(&mut world, &context, 0, Some(4), 8, last);
+    assert_eq!(commit_ok(&mut world, &context, change).0, SnapshotId(3));
+    world.items = old.clone();
+    let error = world.run(load(&context, true)).unwrap().unwrap_err();
+    assert!(matches!(error, CommitError::PointerBehind { found: SnapshotId(3), .. }), "{error}");
+    assert_eq!(world.items, old);
+}
+
 #[test]
 fn check_tells_foreign_expiry_from_a_lost_snapshot() {
     let (context, mut world) = grown_by(4);
