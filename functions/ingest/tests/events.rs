@@ -315,6 +315,7 @@ async fn mapping_of_a_table_created_again_is_asked_for_again() {
     let settings = settings(&[("SILTSTONE_REQUIRE_MAPPING", "true")]);
     let at = settings.table.clone();
     let seen = Item::new(at.partition(), MAPPING_ITEM, 1)
+        .with("checked", Attr::N(world.ports.clock.now_ms()))
         .with("faults", Attr::S("[]".to_owned()))
         .with("stream", Attr::S(STREAM.to_owned()));
     world.ports.items.put(&seen, ItemCondition::None).await.unwrap();

@@ -237,6 +237,21 @@ async fn safe_mapping_is_recorded_and_lets_ingest_run() {
     require_mapping(&world.ports, &at, STREAM).await.unwrap();
 }
 
+/// `maintain` is disabled, or lost its right to look: what has become of the mapping since is not known.
+#[tokio::test(flavor = "multi_thread")]
+async fn mapping_that_nobody_checked_for_a_day_stops_ingest() {
+    let world = World::new().await;
+    let at = settings(&[]).table;
+    run(&checking(&world, vec![mapping()])).await;
+    world.clock.advance(Duration::from_secs(86_399));
+    require_mapping(&world.ports, &at, STREAM).await.unwrap();
+    world.clock.advance(Duration::from_secs(1));
+    let refused = require_mapping(&world.ports, &at, STREAM).await.unwrap_err().to_string();
+    assert!(refused.contains("24 hours ago") && refused.contains("may list mappings"), "{refused}");
+    run(&checking(&world, vec![mapping()])).await;
+    require_mapping(&world.ports, &at, STREAM).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn unsafe_mapping_is_reported_and_stops_ingest() {
     let world = World::new().await;

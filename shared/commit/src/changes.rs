@@ -262,7 +262,8 @@ pub enum Outcome {
         /// It had been committed before this run.
         already: bool,
     },
-    /// It is not in the table and, as it is, never will be. Its files stay for the orphan sweep.
+    /// It is not in the table and, as it is, never will be, save one that was staged by a write that took effect after this answer. Its files
+    /// stay for the orphan sweep.
     Conflict(Conflict),
     /// No answer said which: run the same change again.
     Unknown {

@@ -172,7 +172,10 @@ fn requirement(state: &Accumulated, change: &Change) -> Option<Conflict> {
         Requirement::SnapshotIs(id) => id.unwrap_or(SnapshotId(0)) == state.version && state.files.is_empty(),
         Requirement::SchemaIs(id) => *id == state.schema_id,
     };
-    change.requirements.iter().find(|r| !holds(r)).map(|r| Conflict::Requirement(*r))
+    // Files by an older schema are read well, but that schema may have put their rows into another number of buckets.
+    let writes = change.kind == ChangeKind::Append && !change.files.is_empty();
+    let own = (writes && change.schema_id < state.schema_id).then_some(Requirement::SchemaIs(change.schema_id));
+    change.requirements.iter().find(|r| !holds(r)).copied().or(own).map(Conflict::Requirement)
 }
 
 /// Rows of a stream start above the floor, their shard's last number and its parents'. Compactions and imports move old rows.

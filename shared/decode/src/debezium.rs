@@ -142,7 +142,7 @@ fn stored(decoder: &Decoder, message: &Message<'_>, kind: RowKind, forms: Forms<
             }
         }
     };
-    Ok(Read { decoded: Decoded::Changes(changes), unread })
+    Ok(Read { decoded: Decoded::Changes(changes), unread, bytes: 0 })
 }
 
 fn deleted(decoder: &Decoder, message: &Message<'_>, forms: Forms<'_>) -> Result<Read, Reject> {
@@ -154,7 +154,7 @@ fn deleted(decoder: &Decoder, message: &Message<'_>, forms: Forms<'_>) -> Result
     let (fields, unread) = side(decoder, node, name)?;
     let image = Image { fields: &fields, old: None, placeholders: true, forms };
     let row = decoder.mapping.row(&image, Side::Retracted)?;
-    Ok(Read { decoded: Decoded::Changes(vec![RowChange { kind: RowKind::Delete, row }]), unread })
+    Ok(Read { decoded: Decoded::Changes(vec![RowChange { kind: RowKind::Delete, row }]), unread, bytes: 0 })
 }
 
 /// True for the placeholder in any of its forms: text, binary, an array of it or of its bytes, a map of it to itself.

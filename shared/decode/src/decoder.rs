@@ -137,20 +137,25 @@ impl Decoder {
     /// Decodes one payload.
     #[must_use]
     pub fn decode(&self, bytes: &[u8]) -> Decoded {
-        self.read(bytes).decoded
+        self.read(bytes, self.config.max_record_bytes).decoded
     }
 
-    /// Decodes one payload and counts the fields that no column reads.
-    pub(crate) fn read(&self, bytes: &[u8]) -> Read {
-        self.try_read(bytes).unwrap_or_else(|reject| Read::of(Decoded::Rejected(reject)))
-    }
-
-    fn try_read(&self, bytes: &[u8]) -> Result<Read, Reject> {
+    /// Decodes one payload of at most `limit` bytes, and counts its bytes and the fields that no column reads.
+    pub(crate) fn read(&self, bytes: &[u8], limit: usize) -> Read {
         if bytes.is_empty() {
-            return Ok(Read::of(Decoded::Ignored(IgnoredKind::Tombstone)));
+            return Read::of(Decoded::Ignored(IgnoredKind::Tombstone));
         }
-        let unpacked = payload::unpack(bytes, self.config.max_record_bytes)?;
-        let root = Node::parse(&unpacked)?;
+        match payload::unpack(bytes, limit) {
+            Ok(unpacked) => {
+                let read = self.parse(&unpacked).unwrap_or_else(|reject| Read::of(Decoded::Rejected(reject)));
+                Read { bytes: unpacked.len(), ..read }
+            }
+            Err(reject) => Read::of(Decoded::Rejected(reject)),
+        }
+    }
+
+    fn parse(&self, unpacked: &[u8]) -> Result<Read, Reject> {
+        let root = Node::parse(unpacked)?;
         match self.config.format {
             Format::Json => plain::decode(self, root),
             Format::DebeziumJson => debezium::decode(self, root),
@@ -168,15 +173,16 @@ impl Decoder {
     }
 }
 
-/// What a payload says, and how many fields of its row no column reads.
+/// What a payload says, how many fields of its row no column reads, and how many bytes it unpacked to.
 #[derive(Debug)]
 pub(crate) struct Read {
     pub(crate) decoded: Decoded,
     pub(crate) unread: u64,
+    pub(crate) bytes: usize,
 }
 
 impl Read {
     pub(crate) const fn of(decoded: Decoded) -> Self {
-        Self { decoded, unread: 0 }
+        Self { decoded, unread: 0, bytes: 0 }
     }
 }

@@ -1,7 +1,8 @@
-//! Watches which partitions a batch opens: a broken timestamp must not open thousands of them.
+//! Watches what a batch opens and unpacks: a broken timestamp must not open thousands of partitions, nor an aggregate of packed payloads take
+//! all memory.
 //!
 //! Neighbours: `decoder`. Invariants: 1. a rejected record opens nothing; 2. what is rejected depends on the batch alone, so a redelivered
-//! batch is rejected alike.
+//! batch is rejected alike; 3. the payloads of one stream record, which no smaller batch can part, unpack to a bounded number of bytes.
 
 use std::collections::HashSet;
 
@@ -16,23 +17,37 @@ use crate::{
 /// Bytes of a partition's escaped path at the most. An S3 key has 1,024; warehouse, table, bucket and file name need theirs.
 const PARTITION_PATH_BYTES: usize = 700;
 
+/// Bytes to which the payloads of one stream record unpack at the most, or one payload's limit if that is more.
+const STREAM_RECORD_BYTES_MAX: usize = 32 << 20;
+
 /// Decodes the records of one batch.
 #[derive(Debug)]
 pub struct BatchGuard<'d> {
     decoder: &'d Decoder,
     opened: HashSet<String>,
     unread: u64,
+    /// Bytes that payloads of the current stream record may still unpack to.
+    left: usize,
 }
 
 impl<'d> BatchGuard<'d> {
     pub(crate) fn new(decoder: &'d Decoder) -> Self {
-        Self { decoder, opened: HashSet::new(), unread: 0 }
+        let mut guard = Self { decoder, opened: HashSet::new(), unread: 0, left: 0 };
+        guard.begin_stream_record();
+        guard
+    }
+
+    /// The payloads from here on came in another stream record.
+    pub fn begin_stream_record(&mut self) {
+        self.left = STREAM_RECORD_BYTES_MAX.max(self.decoder.config.max_record_bytes);
     }
 
     /// Decodes a payload that arrived at `arrival_ms` (ms since 1970).
     pub fn decode(&mut self, bytes: &[u8], arrival_ms: i64) -> Decoded {
-        let Read { decoded, unread } = self.decoder.read(bytes);
+        let limit = self.decoder.config.max_record_bytes.min(self.left);
+        let Read { decoded, unread, bytes } = self.decoder.read(bytes, limit);
         self.unread += unread;
+        self.left = self.left.saturating_sub(bytes);
         if self.decoder.partitions.is_empty() {
             return decoded;
         }

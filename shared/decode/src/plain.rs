@@ -28,7 +28,7 @@ pub(crate) fn decode(decoder: &Decoder, root: Node<'_>) -> Result<Read, Reject> 
     let forms = |_: Option<usize>, data_type: Option<&DataType>| form(decoder, data_type);
     let image = Image { fields: &fields, old: None, placeholders: false, forms: &forms };
     let row = decoder.mapping.row(&image, side)?;
-    Ok(Read { decoded: Decoded::Changes(vec![RowChange { kind, row }]), unread })
+    Ok(Read { decoded: Decoded::Changes(vec![RowChange { kind, row }]), unread, bytes: 0 })
 }
 
 fn is_delete(decoder: &Decoder, op: Node<'_>) -> Result<bool, Reject> {

@@ -289,6 +289,26 @@ fn a_batch_may_not_open_implausible_or_too_many_partitions() {
 }
 
 #[test]
+fn payloads_of_one_stream_record_unpack_to_a_bounded_size_together() {
+    let decoder = Decoder::new(&orders(), &config(Format::Json)).unwrap();
+    let mut guard = decoder.batch_guard();
+    let payload = json!({"id": 1, "note": "x".repeat(9 << 20)}).to_string();
+    let packed = zstd::encode_all(payload.as_bytes(), 1).unwrap();
+    assert!(packed.len() < 10_000);
+    for _ in 0..2 {
+        guard.begin_stream_record();
+        for taken in [true, true, true, false, false] {
+            let decoded = guard.decode(&packed, 0);
+            match taken {
+                true => assert!(matches!(decoded, Decoded::Changes(_)), "{taken}"),
+                false => assert_eq!(code(decoded), RejectCode::TooLarge),
+            }
+        }
+        assert!(matches!(guard.decode(br#"{"id": 1}"#, 0), Decoded::Changes(_)), "a small one still fits");
+    }
+}
+
+#[test]
 fn by_default_a_broken_time_opens_no_partitions_and_a_history_of_decades_does() {
     let table = schema(&[("id", "INT"), ("at", "TIMESTAMP(3)"), ("dt", "DATE")], &["dt"], &["dt", "id"]);
     let mut daily = config(Format::Json);

@@ -342,10 +342,11 @@ impl World {
     }
 
     /// The pointer's item comes back as it was, past every condition: a backup is restored. A commit that nobody has published is lost by
-    /// that, and was not acknowledged.
+    /// that, and was not acknowledged, unless the backup has it, too.
     pub fn restore_pointer(&self, item: &Item) {
+        let kept = self.read_pointer(item).and_then(|pointer| pointer.snapshot);
         let lost = self.pointer().and_then(|pointer| pointer.snapshot).filter(|snapshot| !self.stands(snapshot));
-        if let Some(lost) = lost {
+        if let Some(lost) = lost.filter(|lost| kept.as_ref() != Some(lost)) {
             self.look(|watch, sight| {
                 watch.monitor.forget(sight, &lost);
                 let rows = watch.changelog(sight, &lost);
@@ -371,8 +372,11 @@ impl World {
     /// The pointer.
     #[must_use]
     pub fn pointer(&self) -> Option<Pointer> {
-        let record = to_record(self.pointer_item()?);
-        Pointer::from_record(&record, &self.table()?.context.location).ok()
+        self.read_pointer(&self.pointer_item()?)
+    }
+
+    fn read_pointer(&self, item: &Item) -> Option<Pointer> {
+        Pointer::from_record(&to_record(item.clone()), &self.table()?.context.location).ok()
     }
 
     /// Whether a snapshot has its name on S3, or had it until it expired.

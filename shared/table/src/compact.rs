@@ -187,10 +187,9 @@ async fn pass(
         Authority::Pointer => Some(first_of(now.saturating_sub(limits.lateness_ms))),
         Authority::Bare => None,
     };
-    let hour = i32::try_from(now.rem_euclid(86_400_000) / 3_600_000).unwrap_or(0);
     let unit = match request {
         CompactRequest::Full => picker::full(&levels, drop_line),
-        CompactRequest::Picked => picker::pick(&levels, &pick_options(table, hour), now),
+        CompactRequest::Picked => picker::pick(&levels, &pick_options(table, hour_of(now)), now),
     };
     let Some(picked) = unit else { return Ok(Compacted::Nothing) };
     let memory = MergeMemory::new(limits.memory_bytes, &table.layout);
@@ -539,11 +538,28 @@ async fn commit(
     )))
 }
 
-/// All buckets of the current snapshot, with how many runs each has.
+/// Every bucket of the table that has files, with the number of its runs.
 ///
 /// # Errors
 /// When manifests cannot be read.
 pub async fn buckets(table: &Table) -> Result<Vec<(StoredRow, Bucket, usize)>> {
+    let levels = levels(table).await?;
+    Ok(levels.into_iter().map(|(partition, bucket, levels)| (partition, bucket, levels.runs().len())).collect())
+}
+
+/// The buckets in which a compaction would find work: too many runs, or what the table's options say beside that.
+///
+/// # Errors
+/// When manifests cannot be read.
+pub async fn due(table: &Table) -> Result<Vec<(StoredRow, Bucket)>> {
+    let now = table.ports.clock.now_ms();
+    let options = pick_options(table, hour_of(now));
+    let mut levels = levels(table).await?;
+    levels.retain(|(_, _, levels)| picker::pick(levels, &options, now).is_some());
+    Ok(levels.into_iter().map(|(partition, bucket, _)| (partition, bucket)).collect())
+}
+
+async fn levels(table: &Table) -> Result<Vec<(StoredRow, Bucket, Levels)>> {
     let Some(snapshot) = table.current().await? else { return Ok(Vec::new()) };
     let entries = state::live_files(table, &snapshot, Scope::Everything).await?;
     let keys = KeyComparator::new(table.layout.key_types());
@@ -556,7 +572,12 @@ pub async fn buckets(table: &Table) -> Result<Vec<(StoredRow, Bucket, usize)>> {
                 &|a: &StoredRow, b: &StoredRow| keys.compare(a, b),
             )
             .map_err(siltstone_lsm::error::LsmError::from)?;
-            Ok((partition, bucket, levels.runs().len()))
+            Ok((partition, bucket, levels))
         })
         .collect()
+}
+
+/// Hour of the day, UTC.
+fn hour_of(now_ms: i64) -> i32 {
+    i32::try_from(now_ms.rem_euclid(86_400_000) / 3_600_000).unwrap_or(0)
 }

@@ -43,6 +43,7 @@ use crate::{
     maintain::require_mapping,
     name::TableRef,
     ports::Ports,
+    rescale::require_rescaled,
     settings::{Feed, IngestLimits},
     table::Table,
 };
@@ -215,6 +216,7 @@ impl Ingest {
     /// Table and feed as they are now; remembered.
     async fn opened(&self) -> Result<Arc<Warm>> {
         let table = Table::open(&self.ports, &self.at, Authority::Pointer, Purpose::Write).await?;
+        require_rescaled(&table).await?;
         let feed = Feed::load(&self.ports, &self.at).await?;
         let decoder = decoder_of(&table, &feed.decoder)?;
         let warm = Arc::new(Warm {
@@ -557,6 +559,7 @@ fn type_records(
                 continue;
             }
         };
+        guard.begin_stream_record();
         for user in users {
             match typed(table, guard.decode(&user.data, record.arrival_ms)) {
                 Decoded::Changes(changes) => {

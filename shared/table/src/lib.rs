@@ -25,6 +25,7 @@ pub mod ports;
 pub mod quarantine;
 pub mod repair;
 pub mod replay;
+mod rescale;
 pub mod scan;
 pub mod settings;
 pub mod source;

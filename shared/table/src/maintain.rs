@@ -27,6 +27,8 @@ use crate::{
 
 /// Sort key of the record of what the event source mapping was seen to be.
 pub const MAPPING_ITEM: &str = "mapping";
+/// A check of the mapping says nothing any more after this time: `maintain` runs every few minutes, unless it is disabled or may not look.
+const MAPPING_STALE_MS: i64 = 86_400_000;
 /// Sort key of the item that says when the next sweep is due.
 pub const SWEEP_ITEM: &str = "sweep";
 /// A sweep lists all of a table's objects, and an orphan is at least a day old: one a day is enough.
@@ -155,7 +157,8 @@ pub async fn fold(table: &Table) -> Result<u64> {
     Ok(folds.folded)
 }
 
-/// Puts a task for every bucket at or over the trigger by its real manifests, over one that is there: its event may be lost.
+/// Puts a task for every bucket in which a compaction would find work by its real manifests, over one that is there: its event may be lost. Nobody
+/// else asks for what is due by time or size, below the trigger.
 ///
 /// # Errors
 /// When manifests cannot be read or a task cannot be put.
@@ -165,12 +168,10 @@ pub async fn plan(table: &Table) -> Result<u64> {
     }
     let Some(snapshot) = table.current().await? else { return Ok(0) };
     let mut tasks = 0;
-    for (partition, bucket, runs) in compact::buckets(table).await? {
-        if runs >= table.options.compaction.trigger {
-            let path = table.partition_path(&table.partition_values(&partition)?)?;
-            renew_task(table, &path, &CompactTask::new(&table.at, &partition, bucket, snapshot.id, 0)).await?;
-            tasks += 1;
-        }
+    for (partition, bucket) in compact::due(table).await? {
+        let path = table.partition_path(&table.partition_values(&partition)?)?;
+        renew_task(table, &path, &CompactTask::new(&table.at, &partition, bucket, snapshot.id, 0)).await?;
+        tasks += 1;
     }
     Ok(tasks)
 }
@@ -280,7 +281,7 @@ pub async fn check_mapping(
     Ok(faults)
 }
 
-/// Whether `ingest` may run: the recorded mapping of `stream_arn` is there and has no fault.
+/// Whether `ingest` may run: the recorded mapping of `stream_arn` is there, was checked within a day, and has no fault.
 ///
 /// # Errors
 /// [`TableError::Invalid`] in words for the operator; Kinesis keeps the records meanwhile.
@@ -296,6 +297,13 @@ pub async fn require_mapping(ports: &Ports, at: &TableRef, stream_arn: &str) -> 
     let text = |name: &str| item.attributes.get(name).and_then(Attr::as_s).unwrap_or_default();
     if text("stream") != stream_arn {
         return refuse(format!("the checked mapping is of {}, not of {stream_arn}", text("stream")));
+    }
+    let checked = item.attributes.get("checked").and_then(Attr::as_n).unwrap_or(0);
+    let hours = ports.clock.now_ms().saturating_sub(checked) / 3_600_000;
+    if hours * 3_600_000 >= MAPPING_STALE_MS {
+        return refuse(format!(
+            "the event source mapping was last checked {hours} hours ago: see whether `maintain` runs and may list mappings"
+        ));
     }
     let faults: Vec<String> =
         serde_json::from_str(text("faults")).unwrap_or_else(|_| vec!["unreadable record".to_owned()]);

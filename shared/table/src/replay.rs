@@ -26,6 +26,7 @@ use crate::{
     level_zero,
     lists::{self, List},
     quarantine::{self, Quarantine},
+    rescale::require_rescaled,
     settings::CompactLimits,
     table::Table,
 };
@@ -66,6 +67,7 @@ pub struct Replayed {
 /// [`TableError::NotFound`] for a position that is not in the quarantine.
 pub async fn replay(table: &Table, positions: &[String], decoder: &DecoderConfig) -> Result<Replayed> {
     let decoder = decoder_of(table, decoder)?;
+    require_rescaled(table).await?;
     let first = quarantine::read(table).await?;
     let before = positions.iter().filter(|p| first.replayed.contains(*p)).count() as u64;
     let mut done = Replayed { before, ..Replayed::default() };

@@ -563,6 +563,34 @@ async fn a_column_that_another_engine_adds_is_filled_by_a_warm_ingest_without_a_
     assert_eq!(pointer.schema_id.0, 1, "the next function learns of it from the pointer");
 }
 
+/// Between Paimon's `ALTER TABLE .. SET ('bucket' = ..)` and the rewriting of the partitions.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_whose_files_have_another_number_of_buckets_takes_no_rows() {
+    let world = world(false, &[("bucket", "2")]).await;
+    let ingest = world.ingest();
+    ingest.handle(&batch(1, &[row(1, "a"), row(2, "a"), row(3, "a"), row(4, "a")]), FAR).await.unwrap();
+    world.set_option("bucket", "4").await;
+    world.clock.advance(std::time::Duration::from_secs(10));
+    let again = batch(11, &[row(1, "b"), row(2, "b"), row(3, "b"), row(4, "b")]);
+    for ingest in [ingest, world.ingest()] {
+        let refused = ingest.handle(&again, FAR).await.unwrap_err().to_string();
+        assert!(refused.contains("has files of 2 buckets") && refused.contains("INSERT OVERWRITE"), "{refused}");
+    }
+    world.set_option("bucket", "2").await;
+    world.ingest().handle(&again, FAR).await.unwrap();
+    let rows = world.rows(None).await;
+    assert_eq!(rows, (1..=4).map(|id| (id, "b".to_owned())).collect::<Vec<_>>());
+}
+
+/// Nothing was written by the old number yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_without_files_takes_rows_by_its_new_number_of_buckets() {
+    let world = world(false, &[("bucket", "2")]).await;
+    world.set_option("bucket", "4").await;
+    world.ingest().handle(&batch(1, &[row(1, "a"), row(2, "a")]), FAR).await.unwrap();
+    assert_eq!(world.rows(None).await.len(), 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compactor_that_opened_the_table_before_it_was_altered_keeps_the_new_column() {
     let world = world(false, &[("bucket", "1")]).await;

@@ -13,6 +13,7 @@ use siltstone_store::{
 use siltstone_table::{
     Ports, TableError,
     compact::buckets,
+    maintain,
     settings::CompactLimits,
     task::{Fate, work_off},
 };
@@ -34,6 +35,26 @@ async fn due() -> (World, String) {
 async fn tasks(world: &World) -> Vec<String> {
     let tasks = list_all(world.ports.objects.as_ref(), &world.at.tasks()).await.unwrap();
     tasks.into_iter().map(|object| object.key).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_due_by_time_is_planned_below_the_trigger() {
+    // The leases that `work` renews on the manual clock take hours.
+    let daily = [("num-sorted-run.compaction-trigger", "5"), ("compaction.optimization-interval", "1 d")];
+    let world = world(false, &daily).await;
+    let ingest = world.ingest();
+    for n in 0..2 {
+        ingest.handle(&batch(1 + 10 * n, &[row(1, &format!("v{n}"))]), FAR).await.unwrap();
+    }
+    assert_eq!((runs(&world).await, tasks(&world).await), (vec![2], Vec::new()));
+    assert_eq!(maintain::plan(&world.open().await).await.unwrap(), 1, "there never was a full compaction");
+    let [task] = tasks(&world).await.try_into().unwrap();
+    work(&world, &world.ports, &task).await.unwrap();
+    assert_eq!(runs(&world).await, [1]);
+    ingest.handle(&batch(31, &[row(1, "late")]), FAR).await.unwrap();
+    assert_eq!(maintain::plan(&world.open().await).await.unwrap(), 0, "the last one is not a day old");
+    world.clock.advance(Duration::from_secs(86_400));
+    assert_eq!(maintain::plan(&world.open().await).await.unwrap(), 1);
 }
 
 async fn work(world: &World, ports: &Ports, task: &str) -> Result<Fate, TableError> {

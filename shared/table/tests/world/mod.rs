@@ -172,6 +172,16 @@ impl World {
         self.ports.objects.put(&key, schema.to_json().into(), PutMode::IfAbsent).await.unwrap();
     }
 
+    /// What another engine's ALTER TABLE leaves that sets an option: one schema more.
+    pub async fn set_option(&self, name: &str, value: &str) {
+        let table = self.open().await;
+        let mut schema = TableSchema::clone(&table.schema);
+        schema.id = SchemaId(schema.id.0 + 1);
+        schema.options.insert(name.to_owned(), value.to_owned());
+        let key = table.location.schema(schema.id);
+        self.ports.objects.put(&key, schema.to_json().into(), PutMode::IfAbsent).await.unwrap();
+    }
+
     /// Values of all rows, sorted by the first.
     pub async fn values(&self) -> Vec<Vec<Value>> {
         let mut rows = Vec::new();

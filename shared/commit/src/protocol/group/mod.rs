@@ -223,7 +223,8 @@ async fn poll(io: &Io, change: &Change) -> Result<Seen, CommitError> {
 }
 
 /// Makes sure that no holder folds the change: its item says so before the pointer is read again. An item that was never there is made, so that a
-/// late write of it finds it taken.
+/// late write of it finds it taken. That of a change with a shard's range does not: it is staged by a write without condition, and one that
+/// takes effect after the release may be folded. Its positions keep such a change from being in the table twice.
 pub(crate) async fn release(writer: &Writer, pointer: &Pointer) -> Result<(), CommitError> {
     let (io, change) = (&writer.io, &writer.change);
     let name = ItemName::Staged(staged::name_of(change));

@@ -122,6 +122,20 @@ fn copied_in_a_fork() -> (TableContext, World, Pointer) {
     (context, world, lost)
 }
 
+/// The older schema may have put its rows into another number of buckets.
+#[test]
+fn append_by_an_older_schema_than_the_pointers_is_planned_anew() {
+    let (context, mut world) = table();
+    let mut newer = fixture::batch(&mut world, &context, 0, None, 5, ZERO);
+    newer.schema_id = SchemaId(1);
+    let last = newer.ranges[0].last_sequence;
+    commit_ok(&mut world, &context, newer);
+    let older = fixture::batch(&mut world, &context, 0, Some(5), 9, last);
+    let outcome = world.ok(commit(&context, older));
+    let expected = Conflict::Requirement(crate::changes::Requirement::SchemaIs(SchemaId(0)));
+    assert_eq!(outcome, Outcome::Conflict(expected));
+}
+
 #[test]
 fn two_appends_make_two_published_snapshots() {
     let (context, mut world) = table();
