@@ -296,30 +296,34 @@ pub(crate) struct Written {
 }
 
 impl Written {
-    /// Makes manifests of entries, rolled near the target size. No entries, no manifest.
+    /// Makes manifests of entries. All but the last have the target size at least: one that is smaller counts as one to be merged. No entries, no
+    /// manifest.
     pub(crate) fn add(
         &mut self,
         context: &TableContext,
         names: &mut Names,
-        entries: &[ManifestEntry],
+        mut entries: &[ManifestEntry],
     ) -> Result<(), CommitError> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let name = names.manifest();
-        let bytes = codec::encode_manifest(context, entries, &name)?;
         let target = usize::try_from(context.settings.manifest_target_size).unwrap_or(usize::MAX).max(1);
-        let parts = bytes.len().div_ceil(target);
-        if parts > 1 && entries.len() > ROLL_EVERY {
-            let each = entries.len().div_ceil(parts).max(ROLL_EVERY);
-            for chunk in entries.chunks(each) {
-                let name = names.manifest();
-                let bytes = codec::encode_manifest(context, chunk, &name)?;
-                self.push(context, name, chunk, bytes)?;
+        let mut guess = entries.len();
+        while !entries.is_empty() {
+            let name = names.manifest();
+            let mut count = guess.min(entries.len());
+            let mut bytes = codec::encode_manifest(context, entries.get(..count).unwrap_or(entries), &name)?;
+            // As many as fill the target, by what these take; then some more while that was not enough.
+            if bytes.len() > target && count > ROLL_EVERY {
+                count = filling(count, bytes.len(), target).min(entries.len());
+                bytes = codec::encode_manifest(context, entries.get(..count).unwrap_or(entries), &name)?;
             }
-            return Ok(());
+            while bytes.len() < target && count < entries.len() {
+                count = filling(count, bytes.len(), target).max(count + ROLL_EVERY).min(entries.len());
+                bytes = codec::encode_manifest(context, entries.get(..count).unwrap_or(entries), &name)?;
+            }
+            let (chunk, rest) = entries.split_at(count);
+            self.push(context, name, chunk, bytes)?;
+            (entries, guess) = (rest, count);
         }
-        self.push(context, name, entries, bytes)
+        Ok(())
     }
 
     fn push(
@@ -337,6 +341,12 @@ impl Written {
 
 /// A manifest is rolled after so many entries at the earliest, as Java checks.
 const ROLL_EVERY: usize = 1_000;
+
+/// How many entries fill a target, by the bytes of some: a multiple of the rolling step, rounded up.
+fn filling(count: usize, bytes: usize, target: usize) -> usize {
+    let wanted = (count as u128 * target as u128).div_ceil(bytes.max(1) as u128);
+    usize::try_from(wanted).unwrap_or(usize::MAX).div_ceil(ROLL_EVERY).saturating_mul(ROLL_EVERY)
+}
 
 /// What becomes of the manifests of a base.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -367,11 +377,27 @@ pub fn merge_plan(metas: &[ManifestFileMeta], settings: &Settings) -> MergePlan 
             (start, total) = (index + 1, 0);
         }
     }
-    if metas.len() - start >= settings.manifest_merge_min_count.max(2) {
-        groups.push(start..metas.len());
+    let (tail, least) = (metas.get(start..).unwrap_or_default(), settings.manifest_merge_min_count.max(2));
+    if tail.len() >= least {
+        groups.push(start + kept_of_tail(tail, least)..metas.len());
     }
     groups.retain(|group| group.len() > 1);
     if groups.is_empty() { MergePlan::Keep } else { MergePlan::Minor(groups) }
+}
+
+/// How many manifests at the front of a long tail stay: those that are larger than all that follow them together, as long as half of what makes a
+/// tail long remains. Java rewrites the whole tail each time, and with it all of a table whose files fill less than one manifest.
+fn kept_of_tail(tail: &[ManifestFileMeta], least: usize) -> usize {
+    let size = |meta: &ManifestFileMeta| u64::try_from(meta.file_size).unwrap_or(0);
+    let merged_at_least = (least / 2).max(2);
+    let mut after = 0_u64;
+    for (index, meta) in tail.iter().enumerate().rev() {
+        if tail.len() - 1 - index >= merged_at_least && size(meta) > after {
+            return index + 1;
+        }
+        after = after.saturating_add(size(meta));
+    }
+    0
 }
 
 /// Within a group an ADD and its DELETE cancel; DELETEs of files added elsewhere stay, in front, as in every manifest of ours.
@@ -532,6 +558,40 @@ mod tests {
         assert_eq!(merged, [fixture::delete(&c), b.clone()]);
         let live = Live::replay([b.clone(), fixture::delete(&a), a]);
         assert_eq!(live.into_files(), [b]);
+    }
+
+    /// They were cut into equal parts just below the target, and merged again by every commit.
+    #[test]
+    fn manifests_of_a_full_merge_are_not_merged_again() {
+        let mut context = fixture::context();
+        context.settings.manifest_target_size = 20_000;
+        context.settings.manifest_full_threshold = 40_000;
+        let mut world = World::new(&context, 1);
+        let row = Row { key: 1, sequence: 1, shard: 0, position: 1 };
+        let entries: Vec<ManifestEntry> =
+            (0..9_500).map(|_| fixture::data_file(&mut world, &context, None, 0, 0, &[row])).collect();
+        let mut written = Written::default();
+        written.add(&context, &mut Names::new("u".to_owned()), &entries).unwrap();
+        let (last, full) = written.metas.split_last().unwrap();
+        assert!(full.len() >= 3 && full.iter().all(|meta| meta.file_size >= 20_000), "{:?}", written.metas);
+        assert!(full.iter().all(|meta| meta.file_size < 40_000) && last.num_added_files > 0, "{:?}", written.metas);
+        assert_eq!(written.metas.iter().map(|meta| meta.num_added_files).sum::<i64>(), 9_500);
+        assert_eq!(merge_plan(&written.metas, &context.settings), MergePlan::Keep);
+    }
+
+    #[test]
+    fn tail_leaves_what_is_larger_than_all_after_it_unless_little_is_left() {
+        let settings = Settings { manifest_merge_min_count: 6, manifest_target_size: 10_000, ..settings() };
+        let plan = |sizes: &[i64]| {
+            let metas: Vec<_> = sizes.iter().map(|size| meta(*size, 0)).collect();
+            merge_plan(&metas, &Settings { manifest_full_threshold: 100_000, ..settings.clone() })
+        };
+        assert_eq!(plan(&[900, 10, 10, 10, 10, 10]), minor(1..6));
+        assert_eq!(plan(&[900, 400, 10, 10, 10, 10]), minor(2..6));
+        assert_eq!(plan(&[900, 400, 100, 90, 10, 10]), minor(2..6), "three at least, and 100 is less than those");
+        assert_eq!(plan(&[900, 84, 40, 20, 12, 11]), minor(2..6), "84 is larger, 40 is not");
+        assert_eq!(plan(&[40, 10, 10, 10, 10, 10]), minor(0..6), "not larger than what follows");
+        assert_eq!(plan(&[900, 10, 10, 10, 10]), MergePlan::Keep);
     }
 
     #[test]

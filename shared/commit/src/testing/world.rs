@@ -84,6 +84,10 @@ pub struct World {
     pub log: Vec<&'static str>,
     /// Watches.
     pub monitor: Monitor,
+    /// Whether the monitor is told of writes. It looks at every live file each time: not where they are a million.
+    pub watched: bool,
+    /// Bytes of all objects that were put.
+    pub put_bytes: u64,
     /// Effects left before everything stops.
     pub fuse: Option<usize>,
     /// What happens to the effect that comes after so many others.
@@ -104,6 +108,8 @@ impl World {
             faults: Faults::default(),
             log: Vec::new(),
             monitor: Monitor::new(context.clone()),
+            watched: true,
+            put_bytes: 0,
             fuse: None,
             plan: None,
             late: Vec::new(),
@@ -308,7 +314,7 @@ impl World {
             Effect::Delete { keys } => {
                 let gone: Vec<String> =
                     keys.iter().filter(|key| self.objects.remove(*key).is_some()).cloned().collect();
-                self.watch(|monitor, world| monitor.deleted(world, &gone));
+                self.tell(|monitor, world| monitor.deleted(world, &gone));
                 Reply::Done
             }
             Effect::List { prefix, start_after, limit } => self.list(prefix, start_after.as_deref(), *limit),
@@ -329,9 +335,9 @@ impl World {
     fn set_item(&mut self, name: ItemName, record: &ItemRecord) -> Reply {
         let before = self.items.insert(name, record.clone());
         match name {
-            ItemName::Pointer => self.watch(|monitor, world| monitor.pointer(world, before.as_ref(), record)),
-            ItemName::Slots => self.watch(|monitor, world| monitor.slots(world, before.as_ref(), record)),
-            ItemName::Staged(_) => self.watch(|monitor, world| monitor.staged(world, before.as_ref(), record)),
+            ItemName::Pointer => self.tell(|monitor, world| monitor.pointer(world, before.as_ref(), record)),
+            ItemName::Slots => self.tell(|monitor, world| monitor.slots(world, before.as_ref(), record)),
+            ItemName::Staged(_) => self.tell(|monitor, world| monitor.staged(world, before.as_ref(), record)),
             ItemName::Lease => {}
         }
         Reply::Done
@@ -363,7 +369,8 @@ impl World {
         let stored = Stored { body: body.clone(), last_modified_ms: self.now_ms };
         let etag = stored.etag();
         self.objects.insert(key.to_owned(), stored);
-        self.watch(|monitor, world| monitor.put(world, key));
+        self.put_bytes += body.len() as u64;
+        self.tell(|monitor, world| monitor.put(world, key));
         Reply::Put { etag }
     }
 
@@ -375,6 +382,12 @@ impl World {
         let more = objects.len() > limit;
         objects.truncate(limit);
         Reply::Listed { objects, more }
+    }
+
+    fn tell(&mut self, look: impl FnOnce(&mut Monitor, &Self)) {
+        if self.watched {
+            self.watch(look);
+        }
     }
 
     /// Lets the monitor look at the world as it is.

@@ -5,6 +5,7 @@ mod group;
 mod maintenance;
 mod random;
 mod recovery;
+mod size;
 
 use siltstone_format::{
     id::{Bucket, SchemaId, SequenceNumber, SnapshotId},
