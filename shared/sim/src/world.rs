@@ -357,6 +357,21 @@ impl World {
         self.look(|watch, sight| watch.fell_behind(sight));
     }
 
+    /// Whether a pointer can be rolled forward from a backup: it stands where the pointer stands, or a snapshot of ours is left, which says the
+    /// positions. Without one nobody knows what was committed since.
+    #[must_use]
+    pub fn reaches(&self, backup: &Item) -> bool {
+        let Some(table) = self.table() else { return false };
+        let same = self.read_pointer(backup).map(|back| back.checkpoints) == self.pointer().map(|now| now.checkpoints);
+        let listed = list_all(self.objects(), &table.context.location.snapshot_prefix()).now_or_never();
+        let names = listed.and_then(Result::ok).unwrap_or_default();
+        same || names.iter().any(|name| {
+            let object = now(self.0.objects.get(&name.key)).ok();
+            let snapshot = object.and_then(|object| Snapshot::from_json(&name.key, &object.bytes).ok());
+            snapshot.is_some_and(|snapshot| Incarnation::is_ours(&snapshot.commit_user))
+        })
+    }
+
     /// The table, once it is watched.
     #[must_use]
     pub fn table(&self) -> Option<Arc<Simulated>> {

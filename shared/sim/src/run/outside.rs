@@ -128,7 +128,7 @@ impl Run<'_> {
             self.backup = self.world.pointer_item();
             self.say("the pointer is backed up".to_owned());
         } else if self.drawn.per_mille(2)
-            && let Some(backup) = self.backup.take()
+            && let Some(backup) = self.backup.take().filter(|backup| self.world.reaches(backup))
         {
             self.say(format!("the pointer is restored as of revision {}", backup.rev));
             self.count("restores");
