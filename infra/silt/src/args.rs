@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use siltstone_table::settings::LATENESS_MS;
 
 use crate::failure::Failure;
 
@@ -396,6 +397,8 @@ pub(crate) struct Compact {
     /// Memory that the merge may take, in MiB.
     #[arg(long, default_value_t = 512, value_name = "MIB")]
     pub(crate) memory: u64,
+    #[command(flatten)]
+    pub(crate) lateness: Lateness,
 }
 
 #[derive(Debug, Args)]
@@ -414,6 +417,14 @@ pub(crate) struct Check {
     /// statistics true, checksums right.
     #[arg(long)]
     pub(crate) deep: bool,
+}
+
+/// How late a row may come.
+#[derive(Debug, Args)]
+pub(crate) struct Lateness {
+    /// How late a row may come and still meet every newer delete of its key, in milliseconds: the value that the table's functions have.
+    #[arg(long = "lateness-ms", env = "SILTSTONE_LATENESS_MS", default_value_t = LATENESS_MS, value_name = "MS")]
+    pub(crate) ms: i64,
 }
 
 #[derive(Debug, Args)]
@@ -474,6 +485,8 @@ pub(crate) struct QuarantineReplay {
     /// Decode with this configuration (JSON file, see functions/ingest/README.md) instead of that of the table's feed.
     #[arg(long, value_name = "FILE")]
     pub(crate) decoder: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) lateness: Lateness,
 }
 
 #[derive(Debug, Args)]

@@ -27,7 +27,6 @@ use crate::{
     lists::{self, List},
     quarantine::{self, Quarantine},
     rescale::require_rescaled,
-    settings::CompactLimits,
     table::Table,
 };
 
@@ -61,11 +60,16 @@ pub struct Replayed {
 }
 
 /// Replays the records at `positions`, or with none given all that are open, through `decoder`. Run it again after an error: what was committed
-/// is recognised.
+/// is recognised. Records older than `lateness_ms` are counted as late: compactions may have dropped a newer delete of their keys.
 ///
 /// # Errors
 /// [`TableError::NotFound`] for a position that is not in the quarantine.
-pub async fn replay(table: &Table, positions: &[String], decoder: &DecoderConfig) -> Result<Replayed> {
+pub async fn replay(
+    table: &Table,
+    positions: &[String],
+    decoder: &DecoderConfig,
+    lateness_ms: i64,
+) -> Result<Replayed> {
     let decoder = decoder_of(table, decoder)?;
     require_rescaled(table).await?;
     let first = quarantine::read(table).await?;
@@ -82,7 +86,7 @@ pub async fn replay(table: &Table, positions: &[String], decoder: &DecoderConfig
         let rows = taken.rows.values.len() as u64;
         match commit(table, quarantine.replays, &records, taken.rows).await? {
             Some(snapshot) => {
-                let line = first_of(table.ports.clock.now_ms() - CompactLimits::default().lateness_ms).0;
+                let line = first_of(table.ports.clock.now_ms() - lateness_ms).0;
                 done.late += taken.records.iter().filter(|record| record.number < line).count() as u64;
                 done.snapshot = if rows > 0 { snapshot } else { done.snapshot };
                 done.rows += rows;

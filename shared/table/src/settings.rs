@@ -55,7 +55,7 @@ impl Feed {
 }
 
 /// How late a row may come and still meet every newer delete of its key, ms (rule 7).
-const LATENESS_MS: i64 = 3_600_000;
+pub const LATENESS_MS: i64 = 3_600_000;
 
 /// Limits of one ingest invocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use siltstone_table::{
     quarantine::{self, Quarantine},
     replay::{Replayed, replay},
     scan::{ScanRequest, changelog},
-    settings::Feed,
+    settings::{Feed, LATENESS_MS},
 };
 use world::*;
 
@@ -83,13 +83,13 @@ async fn a_replayed_record_takes_its_place_before_what_came_later_for_its_key() 
     assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{numbers:?}");
 
     let table = world.open().await;
-    let done = replay(&table, &[], &mended()).await.unwrap();
+    let done = replay(&table, &[], &mended(), LATENESS_MS).await.unwrap();
     assert_eq!((done.records.len(), done.rows, done.before, done.snapshot), (2, 2, 0, Some(3)));
     assert_eq!(world.rows(None).await, rows(&[(1, "new"), (2, "bad"), (3, "three")]), "the newer row of key 1 stays");
     assert!(positions(&world).await.is_empty());
     assert_eq!(read(&world).await.records.len(), 2, "the records themselves are kept");
 
-    let again = replay(&table, &done.records, &mended()).await.unwrap();
+    let again = replay(&table, &done.records, &mended(), LATENESS_MS).await.unwrap();
     assert_eq!(again, Replayed { before: 2, ..Replayed::default() });
     assert_eq!(logged(&world).await.len(), 5, "each change once");
     world.clock.advance(std::time::Duration::from_secs(10));
@@ -102,7 +102,7 @@ async fn a_replayed_record_wins_over_what_came_before_it() {
     let world = world(false, &[]).await;
     world.ingest().handle(&batch(1, &[row(1, "old"), bad(1, "newer")]), FAR).await.unwrap();
     assert_eq!(world.rows(None).await, rows(&[(1, "old")]));
-    replay(&world.open().await, &[], &mended()).await.unwrap();
+    replay(&world.open().await, &[], &mended(), LATENESS_MS).await.unwrap();
     assert_eq!(world.rows(None).await, rows(&[(1, "newer")]));
 }
 
@@ -113,13 +113,14 @@ async fn chosen_records_are_replayed_and_those_that_are_rejected_again_stay() {
     world.ingest().handle(&raw_batch(1, &records), FAR).await.unwrap();
     let all = positions(&world).await;
     let table = world.open().await;
-    let done = replay(&table, &all[1..], &mended()).await.unwrap();
+    let done = replay(&table, &all[1..], &mended(), LATENESS_MS).await.unwrap();
     assert_eq!(done.records, all[2..]);
     assert_eq!(done.rejected.iter().map(|r| r.position()).collect::<Vec<_>>(), all[1..2]);
     assert_eq!(positions(&world).await, all[..2]);
-    let unchanged = replay(&table, &[], &world_decoder(&world).await).await.unwrap();
+    let unchanged = replay(&table, &[], &world_decoder(&world).await, LATENESS_MS).await.unwrap();
     assert_eq!((unchanged.records.len(), unchanged.rejected.len(), unchanged.snapshot), (0, 2, None));
-    let error = replay(&table, &["shardId-000000000000/1".to_owned()], &mended()).await.unwrap_err().to_string();
+    let error =
+        replay(&table, &["shardId-000000000000/1".to_owned()], &mended(), LATENESS_MS).await.unwrap_err().to_string();
     assert!(error.contains("no quarantined record at shardId-000000000000/1"), "{error}");
 }
 
@@ -136,8 +137,8 @@ async fn a_crash_at_any_request_of_a_replay_neither_loses_nor_doubles() {
             let world = world(true, &[LOGGED, ("bucket", "2")]).await;
             let first = batch(1, &[row(1, "a"), bad(1, "b"), bad(2, "c"), row(1, "d")]);
             world.ingest().handle(&first, FAR).await.unwrap();
-            let crashed = replay(&faulty(&world, &plan(n)).await, &[], &mended()).await.is_err();
-            replay(&world.open().await, &[], &mended()).await.unwrap();
+            let crashed = replay(&faulty(&world, &plan(n)).await, &[], &mended(), LATENESS_MS).await.is_err();
+            replay(&world.open().await, &[], &mended(), LATENESS_MS).await.unwrap();
             assert_eq!(world.rows(None).await, rows(&[(1, "d"), (2, "c")]), "crash after request {n}");
             assert_eq!(logged(&world).await.len(), 4, "crash after request {n}");
             assert!(positions(&world).await.is_empty(), "crash after request {n}");
@@ -157,7 +158,7 @@ async fn of_two_replays_at_once_each_record_counts_once() {
         let all = positions(&world).await;
         let (ports, at, chosen) = (world.ports.clone(), world.at.clone(), all[other.clone()].to_vec());
         let beside = FaultPlan::none().act_before("put_item", "pointer", 1, move || replay_beside(ports, at, chosen));
-        let done = replay(&faulty(&world, &beside).await, &all[one.clone()], &mended()).await.unwrap();
+        let done = replay(&faulty(&world, &beside).await, &all[one.clone()], &mended(), LATENESS_MS).await.unwrap();
         assert!(done.rejected.is_empty());
         let expected: std::collections::BTreeSet<usize> = one.chain(other).collect();
         assert_eq!(logged(&world).await.len(), expected.len(), "each once: {done:?}");
@@ -167,7 +168,7 @@ async fn of_two_replays_at_once_each_record_counts_once() {
 
 async fn replay_beside(ports: Ports, at: TableRef, chosen: Vec<String>) {
     let table = Table::open(&ports, &at, siltstone_table::Authority::Pointer, siltstone_table::Purpose::Write);
-    replay(&table.await.unwrap(), &chosen, &mended()).await.unwrap();
+    replay(&table.await.unwrap(), &chosen, &mended(), LATENESS_MS).await.unwrap();
 }
 
 /// What a batch may open depends on how it is cut: the second partition of a batch is rejected here, the first never.

@@ -29,7 +29,11 @@ pub(crate) async fn run(place: &Place, args: Compact, out: &mut Out) -> Result<D
     }
     let table = warehouse.table(&args.table, Purpose::Compact).await?;
     let request = if args.full { CompactRequest::Full } else { CompactRequest::Picked };
-    let limits = CompactLimits { memory_bytes: args.memory << 20, ..CompactLimits::default() };
+    let limits = CompactLimits {
+        memory_bytes: args.memory << 20,
+        lateness_ms: args.lateness.ms.max(0),
+        ..CompactLimits::default()
+    };
     let mut buckets = compact::buckets(&table).await?;
     let unknown: Vec<String> = args
         .buckets

@@ -57,7 +57,7 @@ async fn replay(warehouse: &Warehouse, args: QuarantineReplay, out: &mut Out) ->
         None => Feed::load(&table.ports, &table.at).await?.decoder,
     };
     let bar = out::progress("replaying", None);
-    let done = replay::replay(&table, &args.positions, &decoder).await?;
+    let done = replay::replay(&table, &args.positions, &decoder, args.lateness.ms.max(0)).await?;
     bar.finish_and_clear();
     let rejected: Vec<_> = done.rejected.iter().map(row).collect();
     let json = json!({
@@ -79,7 +79,7 @@ fn told(done: &Replayed) -> String {
     }
     if done.late > 0 {
         text += &format!(
-            "\n{} of them are older than an hour: where a delete came after one and was compacted away since, its row is back",
+            "\n{} of them are older than the lateness: where a delete came after one and was compacted away since, its row is back",
             done.late
         );
     }
