@@ -177,8 +177,11 @@ mod tests {
         let counts: Arc<NotifyCounts> = Arc::default();
         let delivery = Delivery { rough: None, retry_after: Duration::from_millis(1) };
         let running = tokio::spawn(run(receive, move || vec![rule.clone()], delivery, counts.clone()));
-        for e in [event("tasks/a=b c", None), event("other/x", None), event("tasks/loop", Some(&lineage::trace_id(15)))]
-        {
+        for e in [
+            event("tasks/a=b c", None),
+            event("other/x", None),
+            event("tasks/loop", Some(&lineage::trace_id(15, lineage::Root::default()))),
+        ] {
             send.send(e).unwrap();
         }
         drop(send);

@@ -195,14 +195,16 @@ impl ProcessFunction {
     }
 
     async fn run(&self, sandbox: &mut Sandbox, payload: Bytes) -> Answer {
-        let id = format!("00000000-0000-0000-0000-{:012}", self.next.fetch_add(1, Ordering::Relaxed));
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let id = format!("00000000-0000-0000-0000-{number:012}");
         let (send, answer) = oneshot::channel();
         *sandbox.open.lock().unwrap_or_else(PoisonError::into_inner) = Some((id.clone(), send));
-        let deadline_ms = SystemClock.now_ms() + i64::try_from(self.config.timeout.as_millis()).unwrap_or(i64::MAX);
+        let started_ms = SystemClock.now_ms();
+        let deadline_ms = started_ms + i64::try_from(self.config.timeout.as_millis()).unwrap_or(i64::MAX);
         let pid = sandbox.child.id().unwrap_or(0);
         let _busy = Busy::new(self, pid);
         let limit = self.config.memory_mb << 20;
-        let trace_id = lineage::trace_id(lineage::depth());
+        let trace_id = lineage::trace_id(lineage::depth(), lineage::Root { started_ms, pid, number });
         let queued = sandbox.work.send(Invocation { id, payload, deadline_ms, trace_id }).await;
         if queued.is_err() {
             return Err(FunctionError::Crashed("its Runtime API ended".to_owned()));

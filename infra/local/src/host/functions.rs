@@ -253,7 +253,8 @@ fn environment(shared: &Shared, at: &TableRef) -> BTreeMap<String, String> {
         ("MALLOC_ARENA_MAX", "1".to_owned()),
     ];
     let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
-    let aws = shared.endpoints.variables().into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let endpoints = shared.config.function_endpoints.as_ref().unwrap_or(&shared.endpoints);
+    let aws = endpoints.variables().into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
     own.chain(aws).collect()
 }
 

@@ -55,6 +55,8 @@ pub struct HostConfig {
     pub rough_events: Option<u64>,
     /// Where the mappings' checkpoints are kept; in memory without.
     pub dir: Option<PathBuf>,
+    /// Where functions of their own processes find the services, if not at the stack itself: a proxy in between.
+    pub function_endpoints: Option<crate::Endpoints>,
 }
 
 impl HostConfig {
@@ -72,6 +74,7 @@ impl HostConfig {
             maintain_every: Duration::from_secs(60),
             rough_events: None,
             dir,
+            function_endpoints: None,
         }
     }
 }
