@@ -13,6 +13,7 @@ use std::{
 };
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
+use rustix::process::Signal;
 use siltstone_aws::{KinesisStream, Stores};
 use siltstone_decode::DecoderConfig;
 use siltstone_local::{Kinesis, host};
@@ -26,7 +27,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::{
     producer::{Load, SHARDS, STREAM, produce},
-    proxy::{Proxy, kill},
+    proxy::{Proxy, signal},
     report::Report,
     source::COLUMNS,
     stack::StackProcess,
@@ -39,8 +40,10 @@ pub(crate) const TABLE: &str = "chaos.changes";
 const BUCKET: &str = "siltstone";
 /// Time between two kills of the stack, ms; shorter in a short run.
 const STACK_KILLS_MS: std::ops::Range<u64> = 45_000..75_000;
-/// How long functions may outlive their stack.
-const ZOMBIES: Duration = Duration::from_secs(20);
+/// How long functions that outlive their stack may be frozen, ms.
+const FROZEN_MS: std::ops::Range<u64> = 1_000..15_000;
+/// And how long they may go on then.
+const THAWED: Duration = Duration::from_secs(15);
 /// How long the last records may take.
 const DRAIN: Duration = Duration::from_secs(240);
 /// In which `maintain` runs undisturbed.
@@ -60,7 +63,7 @@ pub(crate) struct Shared {
     pub(crate) splits: AtomicU64,
     pub(crate) merges: AtomicU64,
     stack_kills: AtomicU64,
-    zombies: AtomicU64,
+    frozen: AtomicU64,
     proxy: Proxy,
 }
 
@@ -85,7 +88,7 @@ pub(crate) async fn run(dir: &Path, load: Load) -> Result<Report, String> {
         splits: AtomicU64::new(0),
         merges: AtomicU64::new(0),
         stack_kills: AtomicU64::new(0),
-        zombies: AtomicU64::new(0),
+        frozen: AtomicU64::new(0),
         proxy,
     });
     let mut report = Report { seed: load.seed, ..Report::default() };
@@ -152,7 +155,7 @@ async fn under_load(
     let mut stack = keeper.await.map_err(died)??;
     stack.restart_without_functions().await?;
     for pid in shared.proxy.living() {
-        kill(pid);
+        signal(pid, Signal::KILL);
     }
     witness.catch_up(table).await.map_err(|e| format!("the changelog cannot be read: {e}"))?;
     report.verdict = verify(table, &oracle).await?;
@@ -162,7 +165,7 @@ async fn under_load(
         (oracle.changes + oracle.malformed, oracle.malformed, oracle.live());
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     (report.splits, report.merges) = (count(&shared.splits), count(&shared.merges));
-    (report.stack_kills, report.zombies) = (count(&shared.stack_kills), count(&shared.zombies));
+    (report.stack_kills, report.frozen) = (count(&shared.stack_kills), count(&shared.frozen));
     report.counts = shared.proxy.counts();
     Ok(())
 }
@@ -201,20 +204,34 @@ async fn keep_killing(
         if tokio::time::timeout(pause, ended.wait_for(|ended| *ended)).await.is_ok() {
             return Ok(stack);
         }
-        let up = shared.up.lock().await;
-        let orphans = shared.proxy.living();
-        stack.kill_and_restart().await?;
-        drop(up);
-        shared.stack_kills.fetch_add(1, Ordering::Relaxed);
-        let reaped = shared.clone();
-        tokio::spawn(async move {
-            SystemClock.sleep(ZOMBIES).await;
-            let killed = orphans.into_iter().filter(|pid| kill(*pid)).count() as u64;
-            reaped.zombies.fetch_add(killed, Ordering::Relaxed);
-        });
+        kill_stack(&shared, &mut stack, &mut rng).await?;
         left = left.saturating_sub(began.elapsed());
         wait = quarter.min(rng.random_range(STACK_KILLS_MS));
     }
+}
+
+/// Kills the stack and starts it again. Of its functions, which live on, every second one freezes, and wakes when successors have done its work.
+async fn kill_stack(shared: &Arc<Shared>, stack: &mut StackProcess, rng: &mut SmallRng) -> Result<(), String> {
+    let up = shared.up.lock().await;
+    let orphans = shared.proxy.orphan();
+    let mut frozen = orphans.clone();
+    frozen.retain(|pid| rng.random_bool(0.5) && signal(*pid, Signal::STOP));
+    stack.kill_and_restart().await?;
+    drop(up);
+    shared.stack_kills.fetch_add(1, Ordering::Relaxed);
+    shared.frozen.fetch_add(frozen.len() as u64, Ordering::Relaxed);
+    let asleep = Duration::from_millis(rng.random_range(FROZEN_MS));
+    tokio::spawn(async move {
+        SystemClock.sleep(asleep).await;
+        for pid in frozen {
+            signal(pid, Signal::CONT);
+        }
+        SystemClock.sleep(THAWED).await;
+        for pid in orphans {
+            signal(pid, Signal::KILL);
+        }
+    });
+    Ok(())
 }
 
 /// Reads the changelog as it grows. What cannot be read while the stack is down is read later.

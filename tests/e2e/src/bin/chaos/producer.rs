@@ -23,8 +23,9 @@ use crate::{
 /// Name of the stream.
 pub(crate) const STREAM: &str = "changes";
 /// Open shards at the start.
-pub(crate) const SHARDS: u32 = 4;
-const SHARDS_WANTED: std::ops::RangeInclusive<usize> = 2..=12;
+pub(crate) const SHARDS: u32 = 6;
+/// From two to twelve: of so many shards, one more is made.
+const SHARDS_WANTED: std::ops::Range<usize> = 2..12;
 const CALL: usize = 500;
 const RESHARD_MS: std::ops::Range<u64> = 4_000..12_000;
 /// Records ahead of what was read back, in seconds of the rate.
@@ -107,8 +108,8 @@ async fn reshard(shared: &Shared, rng: &mut SmallRng) -> Result<(), String> {
     let mut shards = streams.list_shards(STREAM).await.map_err(words)?;
     shards.retain(|shard| !shard.is_closed());
     shards.sort_by_key(|shard| shard.hash_start);
-    let (fewest, most) = (*SHARDS_WANTED.start(), *SHARDS_WANTED.end());
-    if shards.len() <= fewest || (shards.len() < most && rng.random_bool(0.5)) {
+    // The fewer there are, the more likely one more; never less nor more than wanted.
+    if rng.random_range(SHARDS_WANTED) >= shards.len() {
         let Some(Shard { id, hash_start, hash_end, .. }) = shards.choose(rng) else { return Ok(()) };
         streams.split(STREAM, id, hash_start + (hash_end - hash_start) / 2 + 1).await.map_err(words)?;
         shared.splits.fetch_add(1, Ordering::Relaxed);

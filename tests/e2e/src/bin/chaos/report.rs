@@ -18,8 +18,8 @@ pub(crate) struct Report {
     pub(crate) rows: u64,
     pub(crate) snapshots: i64,
     pub(crate) stack_kills: u64,
-    /// Functions that outlived their stack by so long that they had to be ended.
-    pub(crate) zombies: u64,
+    /// Functions that were frozen when their stack was killed.
+    pub(crate) frozen: u64,
     pub(crate) splits: u64,
     pub(crate) merges: u64,
     /// All was committed within the time for it.
@@ -47,7 +47,7 @@ impl Report {
         json!({
             "well": self.well(), "seed": self.seed, "records": self.records, "seconds": self.seconds, "rows": self.rows,
             "snapshots": self.snapshots, "requests": counts.requests, "kills": counts.kills(), "stack_kills": self.stack_kills,
-            "zombies": self.zombies, "kills_by_step": counts.kills_by_step, "faults": counts.faults, "splits": self.splits,
+            "frozen": self.frozen, "orphans_requests": counts.orphans_requests, "kills_by_step": counts.kills_by_step, "faults": counts.faults, "splits": self.splits,
             "merges": self.merges, "drained": self.drained, "lost": verdict.difference.lost,
             "doubled": verdict.difference.doubled, "wrong": verdict.difference.wrong, "extra": verdict.difference.extra,
             "witness_duplicates": testimony.duplicates, "witness_missing": testimony.missing,
@@ -72,7 +72,7 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "{table}\n{} records in {} s, {} rows, {} snapshots, {} requests; seed {}\n{} kills after {} kinds of steps, {} of \
-             the whole stack, {} splits, {} merges; {} functions outlived their stack",
+             the whole stack, {} splits, {} merges\n{} functions frozen while their stack was killed, {} requests of functions whose stack was gone",
             self.records,
             self.seconds,
             self.rows,
@@ -84,7 +84,8 @@ impl fmt::Display for Report {
             self.stack_kills,
             self.splits,
             self.merges,
-            self.zombies
+            self.frozen,
+            counts.orphans_requests
         )?;
         let difference = verdict.difference;
         writeln!(

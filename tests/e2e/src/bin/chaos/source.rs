@@ -217,7 +217,9 @@ mod tests {
         }
         oracle.apply(&Record::Change { key: 4, number: 14, delete: true });
         let mut right = oracle.compare();
-        [(1, 10), (2, 11), (3, 12)].map(|(key, number)| right.row(key, number, &value(number.unsigned_abs())));
+        for (key, change) in [(1, 10), (2, 11), (3, 12)] {
+            right.row(key, change, &value(change.unsigned_abs()));
+        }
         assert_eq!((right.end(), oracle.live()), (Difference::default(), 3));
         let mut comparison = oracle.compare();
         comparison.row(1, 10, &value(10));

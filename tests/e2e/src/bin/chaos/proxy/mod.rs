@@ -75,6 +75,8 @@ struct Inner {
     plan: Mutex<Plan>,
     /// Processes that have asked for something.
     pids: Mutex<BTreeSet<u32>>,
+    /// Those of them whose stack was killed.
+    orphans: Mutex<BTreeSet<u32>>,
     under_way: Semaphore,
     late: Arc<Semaphore>,
 }
@@ -88,6 +90,7 @@ impl Proxy {
                 behind: OnceLock::new(),
                 plan: Mutex::new(Plan::new(seed, Instant::now())),
                 pids: Mutex::default(),
+                orphans: Mutex::default(),
                 under_way: Semaphore::new(UNDER_WAY),
                 late: Arc::new(Semaphore::new(LATE)),
             }),
@@ -117,13 +120,20 @@ impl Proxy {
 
     /// Processes of functions that live.
     pub(crate) fn living(&self) -> BTreeSet<u32> {
-        let mut pids = self.inner.pids.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pids = lock(&self.inner.pids);
         pids.retain(|pid| program_of(*pid).is_some());
         pids.clone()
     }
 
+    /// All functions that live are of a stack that is killed now.
+    pub(crate) fn orphan(&self) -> BTreeSet<u32> {
+        let orphans = self.living();
+        lock(&self.inner.orphans).clone_from(&orphans);
+        orphans
+    }
+
     fn plan(&self) -> MutexGuard<'_, Plan> {
-        self.inner.plan.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner.plan)
     }
 
     async fn listen(&self, service: Service) -> std::io::Result<String> {
@@ -165,7 +175,7 @@ impl Proxy {
             Act::Kill => {
                 let answer = self.pass(&asked, &head, &body).await?;
                 match pid.zip(step).filter(|_| answer.status().is_success()) {
-                    Some((pid, step)) if kill(pid) => {
+                    Some((pid, step)) if signal(pid, Signal::KILL) => {
                         self.plan().killed(&step, Instant::now());
                         Err(Cut)
                     }
@@ -177,7 +187,10 @@ impl Proxy {
 
     fn process_of(&self, head: &Parts) -> Option<u32> {
         let pid = lineage::pid_of(head.headers.get("x-amzn-trace-id")?.to_str().ok()?)?;
-        self.inner.pids.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
+        lock(&self.inner.pids).insert(pid);
+        if lock(&self.inner.orphans).contains(&pid) {
+            self.plan().orphan_asked();
+        }
         Some(pid)
     }
 
@@ -241,6 +254,10 @@ impl Proxy {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn handed_on(asked: &Asked, mut head: response::Parts, body: Bytes) -> Response<Body> {
     for name in [TRANSFER_ENCODING, CONNECTION] {
         head.headers.remove(name);
@@ -275,11 +292,11 @@ fn program_of(pid: u32) -> Option<String> {
     program.file_name()?.to_str()?.strip_prefix(PROGRAMS).map(str::to_owned)
 }
 
-/// SIGKILL to a function's process; false if it is none.
-pub(crate) fn kill(pid: u32) -> bool {
+/// A signal to a function's process; false if it is none.
+pub(crate) fn signal(pid: u32, signal: Signal) -> bool {
     let ours = program_of(pid).is_some();
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).filter(|_| ours);
-    pid.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
+    pid.is_some_and(|pid| kill_process(pid, signal).is_ok())
 }
 
 #[cfg(test)]

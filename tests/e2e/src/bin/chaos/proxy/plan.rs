@@ -15,7 +15,7 @@ use super::{fault::Fault, step::Asked};
 
 /// Of a thousand requests, so many are disturbed.
 const FAULTS: u32 = 15;
-const BETWEEN_KILLS_MS: std::ops::Range<u64> = 200..1_000;
+const BETWEEN_KILLS_MS: std::ops::Range<u64> = 400..1_500;
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Act {
@@ -29,6 +29,8 @@ pub(crate) enum Act {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counts {
     pub(crate) requests: u64,
+    /// Of functions whose stack was killed.
+    pub(crate) orphans_requests: u64,
     pub(crate) kills_by_step: BTreeMap<String, u64>,
     pub(crate) faults: BTreeMap<&'static str, u64>,
 }
@@ -57,6 +59,11 @@ impl Plan {
             seen: BTreeSet::new(),
             next_kill: now,
         }
+    }
+
+    /// A function asks whose stack was killed.
+    pub(crate) fn orphan_asked(&mut self) {
+        self.counts.orphans_requests += 1;
     }
 
     /// From now on all is passed on.

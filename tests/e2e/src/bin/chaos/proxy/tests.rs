@@ -48,6 +48,6 @@ fn a_listing_gets_older_and_keeps_everything_else() {
 
 #[test]
 fn only_functions_are_killed() {
-    assert!(!kill(std::process::id()));
-    assert!(!kill(0));
+    assert!(!signal(std::process::id(), Signal::KILL));
+    assert!(!signal(0, Signal::KILL));
 }
