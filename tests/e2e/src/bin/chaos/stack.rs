@@ -61,7 +61,7 @@ pub(crate) async fn serve(args: Serve) -> Result<(), String> {
             let mut config = HostConfig::new(Mode::Processes(Bootstraps::Folder(programs)), Some(args.dir.clone()));
             config.cpu_share = false;
             config.window = Duration::from_millis(300);
-            config.maintain_every = Duration::from_secs(10);
+            config.maintain_every = Duration::from_secs(5);
             config.rough_events = Some(args.seed);
             let (s3, dynamodb, kinesis) = (s3.clone(), dynamodb.clone(), kinesis.clone());
             config.function_endpoints = Some(Endpoints { s3, dynamodb, kinesis, lambda: stack.endpoints().lambda });

@@ -88,7 +88,7 @@ impl Proxy {
             inner: Arc::new(Inner {
                 client: Client::builder(TokioExecutor::new()).build_http(),
                 behind: OnceLock::new(),
-                plan: Mutex::new(Plan::new(seed, Instant::now())),
+                plan: Mutex::new(Plan::new(seed)),
                 pids: Mutex::default(),
                 orphans: Mutex::default(),
                 under_way: Semaphore::new(UNDER_WAY),
