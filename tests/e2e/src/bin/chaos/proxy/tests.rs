@@ -1,3 +1,6 @@
+//! The proxy before a service that counts: what reaches it, and what comes back.
+//! Neighbours: `proxy`.
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::{Router, extract::State, http::StatusCode};
