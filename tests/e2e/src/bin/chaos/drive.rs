@@ -146,7 +146,9 @@ async fn under_load(
     let teller = tokio::spawn(tell(shared.clone()));
     let oracle = produce(shared, load).await?;
     shared.proxy.end_faults();
+    let last = Instant::now();
     report.drained = drain(shared, oracle.changes).await;
+    report.drain_seconds = last.elapsed().as_secs();
     SystemClock.sleep(REST).await;
     teller.abort();
     end.send_replace(true);

@@ -24,6 +24,8 @@ pub(crate) struct Report {
     pub(crate) merges: u64,
     /// All was committed within the time for it.
     pub(crate) drained: bool,
+    /// From the last record, and the end of faults, until all was committed.
+    pub(crate) drain_seconds: u64,
     pub(crate) counts: Counts,
     pub(crate) testimony: Testimony,
     pub(crate) verdict: Verdict,
@@ -48,7 +50,7 @@ impl Report {
             "well": self.well(), "seed": self.seed, "records": self.records, "seconds": self.seconds, "rows": self.rows,
             "snapshots": self.snapshots, "requests": counts.requests, "kills": counts.kills(), "stack_kills": self.stack_kills,
             "frozen": self.frozen, "orphans_requests": counts.orphans_requests, "kills_by_step": counts.kills_by_step, "faults": counts.faults, "splits": self.splits,
-            "merges": self.merges, "drained": self.drained, "lost": verdict.difference.lost,
+            "merges": self.merges, "drained": self.drained, "drain_seconds": self.drain_seconds, "lost": verdict.difference.lost,
             "doubled": verdict.difference.doubled, "wrong": verdict.difference.wrong, "extra": verdict.difference.extra,
             "witness_duplicates": testimony.duplicates, "witness_missing": testimony.missing,
             "witness_disordered": testimony.disordered, "witness_strange": testimony.strange,
@@ -72,7 +74,8 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "{table}\n{} records in {} s, {} rows, {} snapshots, {} requests; seed {}\n{} kills after {} kinds of steps, {} of \
-             the whole stack, {} splits, {} merges\n{} functions frozen while their stack was killed, {} requests of functions whose stack was gone",
+             the whole stack, {} splits, {} merges\n{} functions frozen while their stack was killed, {} requests of functions whose stack was gone\n\
+             all was committed {} s after the last record",
             self.records,
             self.seconds,
             self.rows,
@@ -85,7 +88,8 @@ impl fmt::Display for Report {
             self.splits,
             self.merges,
             self.frozen,
-            counts.orphans_requests
+            counts.orphans_requests,
+            self.drain_seconds
         )?;
         let difference = verdict.difference;
         writeln!(
