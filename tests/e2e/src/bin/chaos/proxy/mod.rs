@@ -46,7 +46,7 @@ const UNDER_WAY: usize = 256;
 const LATE: usize = 32;
 const BODY_BYTES: usize = 256 << 20;
 /// Snapshots look so much older to functions than they are, so that expiry need not be waited for 20 minutes: a name goes 4 minutes after its
-/// successor, and nothing of a run that could bring it back lives longer.
+/// successor. What could bring it back lives for seconds, unless the machine is starved.
 const OLDER: time::Duration = time::Duration::minutes(16);
 /// Names of programs that may be killed begin so.
 const PROGRAMS: &str = "siltstone-";
