@@ -594,6 +594,37 @@ mod tests {
     }
 
     #[test]
+    fn a_range_of_lower_numbers_leaves_the_last_number_given_out() {
+        let mut c = Checkpoints::default();
+        c.advance(&ShardRange { last_sequence: SequenceNumber(100), ..range(1, None, 9) });
+        c.advance(&ShardRange { last_sequence: SequenceNumber(40), ..range(1, Some(9), 12) });
+        let Lookup::Found(checkpoint) = c.get(&shard(1)) else { panic!("it has one") };
+        assert_eq!((checkpoint.position, checkpoint.last_sequence), (12.into(), SequenceNumber(100)));
+    }
+
+    #[test]
+    fn of_two_checkpoints_the_further_position_the_higher_number_and_the_end_of_the_shard_count() {
+        let of = |position: u64, last: i64, closed| Checkpoint {
+            position: position.into(),
+            last_sequence: SequenceNumber(last),
+            slot: Slot(1),
+            closed,
+            list: None,
+        };
+        for (here, other, raised) in [
+            (of(9, 100, true), of(12, 40, false), of(12, 100, true)),
+            (of(12, 40, false), of(9, 100, true), of(12, 100, true)),
+            (of(12, 100, false), of(9, 40, false), of(12, 100, false)),
+            (of(9, 40, false), of(12, 100, false), of(12, 100, false)),
+        ] {
+            let mut c = Checkpoints::default();
+            c.put(&shard(1), here);
+            c.raise(&BTreeMap::from([(shard(1), other), (shard(2), other)]));
+            assert_eq!(c.all(), BTreeMap::from([(shard(1), raised), (shard(2), other)]), "{here:?} and {other:?}");
+        }
+    }
+
+    #[test]
     fn sixty_four_kinesis_shards_take_at_most_44_bytes_each() {
         let mut c = Checkpoints::default();
         for n in 0..RECENT_SHARDS as u32 {

@@ -19,6 +19,31 @@ fn old_table() -> (TableContext, World) {
     (context, world)
 }
 
+/// Runs a protocol to its end; something else happens right before its first request of a step.
+fn ok_with<T>(world: &mut World, mut run: Machine<T>, step: &str, happens: impl FnOnce(&mut World)) -> T {
+    let (mut happens, mut reply) = (Some(happens), None);
+    loop {
+        match run.resume(reply.take()) {
+            Step::Do(request) => {
+                if request.step == step
+                    && let Some(happens) = happens.take()
+                {
+                    happens(world);
+                }
+                reply = world.perform(&request);
+            }
+            Step::Done(result) => {
+                assert!(happens.is_none(), "it never came to {step}");
+                return result.unwrap();
+            }
+        }
+    }
+}
+
+fn sweep_now() -> SweepOptions {
+    SweepOptions { dry_run: false, ..SweepOptions::default() }
+}
+
 #[test]
 fn rule_4_expiry_deletes_what_only_expired_snapshots_needed() {
     let (context, mut world) = old_table();
@@ -88,6 +113,33 @@ fn rule_4_tag_whose_changelog_went_with_its_snapshot_is_kept_and_stops_nothing()
 }
 
 #[test]
+fn rule_4_tag_that_is_made_while_expiry_looks_keeps_its_files() {
+    let (context, mut world) = old_table();
+    let tagged = world.objects[&context.location.snapshot(SnapshotId(1))].body.clone();
+    let tag = |world: &mut World| world.put(&context.location.tag("late"), tagged.clone());
+    let expired = ok_with(&mut world, expire(&context, expiry()), steps::EXPIRE_RAISE, tag);
+    assert_eq!(expired.snapshots, [1, 2, 3].map(SnapshotId));
+    let snapshot = crate::codec::decode_snapshot("tag", &tagged).unwrap();
+    for entry in world.ok(live_files(&context, snapshot, Scope::Everything)) {
+        assert!(world.objects.contains_key(&codec_key(&context, &entry)), "{}", entry.file.file_name);
+    }
+}
+
+/// Lists say which files are to go: without them nobody would find those again.
+#[test]
+fn rule_4_expiry_that_stops_between_its_deletions_leaves_nothing_to_the_sweep() {
+    let (context, world) = old_table();
+    let all = world.clone().ok(expire(&context, expiry())).keys;
+    for step in [steps::EXPIRE_DATA, steps::EXPIRE_MANIFESTS, steps::EXPIRE_NAMES] {
+        let mut world = world.clone();
+        world.stop_before(expire(&context, expiry()), step);
+        world.ok(expire(&context, expiry()));
+        let left: Vec<&String> = all.iter().filter(|key| world.objects.contains_key(*key)).collect();
+        assert!(left.is_empty(), "stopped before {step}: {left:?}");
+    }
+}
+
+#[test]
 fn rule_4_latest_is_raised_before_names_below_it_go() {
     let (context, mut world) = old_table();
     world.put(&context.location.latest_hint(), "1");
@@ -144,6 +196,58 @@ fn rule_5_a_run_that_slept_through_a_sweep_commits_nothing_and_is_run_again() {
     };
     assert!(matches!(outcome, Outcome::Unknown { .. }), "its time is over, it claims nothing: {outcome:?}");
     assert!(matches!(world.ok(commit(&context, change)), Outcome::Committed { already: false, .. }));
+}
+
+#[test]
+fn rule_5_sweep_leaves_what_clocks_that_are_apart_make_look_old() {
+    let (context, mut world) = old_table();
+    let orphan = fixture::batch(&mut world, &context, 7, None, 5, ZERO);
+    let keys: Vec<String> = orphan.files.iter().map(|e| codec_key(&context, e)).collect();
+    let SweepOptions { older_than_ms, clock_skew_ms, .. } = sweep_now();
+    world.now_ms += older_than_ms + clock_skew_ms - 60_000;
+    assert_eq!(world.ok(sweep(&context, sweep_now())).keys, Vec::<String>::new());
+    world.now_ms += 120_000;
+    assert_eq!(world.ok(sweep(&context, sweep_now())).keys, keys);
+}
+
+#[test]
+fn rule_5_old_file_that_a_foreign_commit_names_while_the_sweep_looks_stays() {
+    let (context, mut world) = old_table();
+    let row = Row { key: 100, sequence: 1 << 40, shard: 77, position: 1 };
+    let entry = fixture::data_file(&mut world, &context, None, 0, 0, &[row]);
+    let key = codec_key(&context, &entry);
+    world.now_ms += 3 * 86_400_000;
+    let adopts = |world: &mut World| {
+        foreign_of(world, &context, SnapshotId(5), entry.clone());
+    };
+    let swept = ok_with(&mut world, sweep(&context, sweep_now()), steps::SWEEP_LIST, adopts);
+    assert!(!swept.keys.contains(&key) && world.objects.contains_key(&key), "{:?}", swept.keys);
+    assert_eq!(pointer(&world).version(), SnapshotId(6));
+    assert!(live(&mut world, &context).iter().any(|e| e.file.file_name == entry.file.file_name));
+}
+
+/// No snapshot names them: only positions moved.
+#[test]
+fn rule_5_sweep_keeps_the_packed_checkpoints_of_the_pointer_and_takes_older_ones_by_their_age() {
+    let (context, mut world) = table();
+    let begin = |world: &mut World, shards: std::ops::Range<u32>| {
+        for n in shards {
+            let change = fixture::append(n, None, 1, Vec::new(), world.now_ms);
+            assert!(matches!(world.ok(commit(&context, change)), Outcome::Committed { .. }));
+        }
+        context.key(pointer(world).checkpoints.packed_object().unwrap())
+    };
+    let first = begin(&mut world, 0..65);
+    world.now_ms += 3 * 86_400_000;
+    assert_eq!(world.ok(sweep(&context, sweep_now())).keys, Vec::<String>::new());
+    let second = begin(&mut world, 65..98);
+    assert_ne!(first, second);
+    assert_eq!(world.ok(sweep(&context, sweep_now())).keys, [first]);
+    let third = begin(&mut world, 98..131);
+    assert_eq!(world.ok(sweep(&context, sweep_now())).keys, Vec::<String>::new(), "{second} may be wanted by a commit");
+    world.now_ms += 3 * 86_400_000;
+    assert_eq!(world.ok(sweep(&context, sweep_now())).keys, [second]);
+    assert!(world.objects.contains_key(&third));
 }
 
 #[test]

@@ -72,8 +72,13 @@ fn foreign_commit(world: &mut World, context: &TableContext, sequence: i64) -> S
 fn foreign_on(world: &mut World, context: &TableContext, base: SnapshotId, sequence: i64) -> SnapshotId {
     let row = Row { key: 100, sequence, shard: 77, position: u64::try_from(sequence).unwrap() };
     let entry = fixture::data_file(world, context, None, 0, 0, &[row]);
-    let mut change =
-        Change::new(ChangeId::derive(&format!("foreign {sequence}")), ChangeKind::Append, SchemaId(0), world.now_ms);
+    foreign_of(world, context, base, entry)
+}
+
+/// What another engine does with a file that is there already.
+fn foreign_of(world: &mut World, context: &TableContext, base: SnapshotId, entry: ManifestEntry) -> SnapshotId {
+    let id = ChangeId::derive(&format!("foreign {}", entry.file.min_sequence_number));
+    let mut change = Change::new(id, ChangeKind::Append, SchemaId(0), world.now_ms);
     change.files.push(entry);
     // A bare commit in a world of its own, in which `base` is the newest, then copied over.
     let mut elsewhere = world.elsewhere();
