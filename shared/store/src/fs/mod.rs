@@ -438,6 +438,18 @@ mod tests {
         store.put(key, Bytes::from_static(b"x"), PutMode::IfAbsent).await.map_err(|e| e.kind())
     }
 
+    #[test]
+    fn what_may_not_be_touched_is_denied_and_only_what_is_not_there_is_not_found() {
+        for operation in ["get", "get_range", "head", "put", "upload", "list", "list_dirs", "delete"] {
+            let kind = |system: io::ErrorKind| io_kind(system, operation);
+            for denied in [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem] {
+                assert_eq!(kind(denied), ObjectErrorKind::Denied, "{operation}");
+            }
+            assert_eq!(kind(io::ErrorKind::NotFound), ObjectErrorKind::NotFound, "{operation}");
+            assert_eq!(kind(io::ErrorKind::StorageFull), ObjectErrorKind::Unavailable, "{operation}");
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn directories_keep_the_contract_of_objects() {
         let (_dir, store) = store();

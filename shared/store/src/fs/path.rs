@@ -48,7 +48,7 @@ fn entries(key_prefix: &str, path: &Path) -> Result<Vec<(String, fs::DirEntry)>,
     let mut names = Vec::new();
     for entry in reader {
         let entry = entry?;
-        let Ok(kind) = entry.file_type() else { continue };
+        let Some(kind) = unless_gone(entry.file_type())? else { continue };
         let Ok(name) = entry.file_name().into_string() else { continue };
         if key_prefix.is_empty() && name == PRIVATE {
             continue;
@@ -61,6 +61,15 @@ fn entries(key_prefix: &str, path: &Path) -> Result<Vec<(String, fs::DirEntry)>,
     }
     names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     Ok(names)
+}
+
+/// Nothing where a file was deleted since it was read from the directory. One that may not be looked at is no missing one.
+fn unless_gone<T>(looked: io::Result<T>) -> io::Result<Option<T>> {
+    match looked {
+        Ok(found) => Ok(Some(found)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// One page of keys.
@@ -83,8 +92,7 @@ pub(super) fn list(root: &Path, prefix: &str, after: Option<&str>, limit: usize)
             if objects.len() == limit {
                 return Ok(ListPage { objects, more: true });
             }
-            // Deleted since it was read from the directory: not there.
-            objects.extend(entry.metadata().ok().and_then(|m| file_meta(&key, &m)));
+            objects.extend(unless_gone(entry.metadata())?.and_then(|m| file_meta(&key, &m)));
         }
     }
     Ok(ListPage { objects, more: false })
@@ -95,4 +103,17 @@ pub(super) fn list_dirs(root: &Path, prefix: &str) -> Result<Vec<String>, Fail> 
     let (dir, path) = directory_of(root, prefix)?;
     let names = entries(&dir, &path)?.into_iter().map(|(name, _)| name);
     Ok(names.filter(|name| name.ends_with('/') && name.starts_with(prefix)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_may_not_be_looked_at_is_not_left_out_of_a_listing() {
+        assert_eq!(unless_gone(Ok(7)).unwrap(), Some(7));
+        assert_eq!(unless_gone::<u8>(Err(io::ErrorKind::NotFound.into())).unwrap(), None);
+        let denied = unless_gone::<u8>(Err(io::ErrorKind::PermissionDenied.into())).unwrap_err();
+        assert_eq!(denied.kind(), io::ErrorKind::PermissionDenied);
+    }
 }
