@@ -186,7 +186,12 @@ mod tests {
         }
         drop(send);
         running.await.unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // Each delivery holds the counts until it ends.
+        let start = std::time::Instant::now();
+        while Arc::strong_count(&counts) > 1 {
+            assert!(start.elapsed() < Duration::from_secs(60), "a delivery does not end");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let seen = seen.lock().unwrap().clone();
         assert_eq!(seen.len(), 2, "one failure, one retry: {seen:?}");
         assert!(seen[1].contains("tasks/a%3Db+c"), "{}", seen[1]);

@@ -441,6 +441,19 @@ mod tests {
     }
 
     #[test]
+    fn a_split_leaves_both_sides_a_hash_and_is_refused_where_it_would_not() {
+        for (at, splits) in [(99, false), (100, false), (101, true), (199, true), (200, false)] {
+            let mut streams = Streams::default();
+            streams.create("s", 1, false, 0).unwrap();
+            streams.split("s", "shardId-000000000000", 100, 0).unwrap();
+            streams.split("s", "shardId-000000000002", 200, 0).unwrap();
+            let split = streams.split("s", "shardId-000000000003", at, 0);
+            assert_eq!(split.is_ok(), splits, "100 to 199 at {at}");
+            assert_eq!(covered(&streams, "s"), if splits { 4 } else { 3 });
+        }
+    }
+
+    #[test]
     fn sequences_have_56_digits_and_read_back() {
         let text = Sequence(123).text();
         assert_eq!((text.len(), Sequence::parse(&text)), (56, Some(Sequence(123))));

@@ -310,6 +310,29 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn parts_are_put_together_in_ascending_order_each_once() {
+        let part = |etag: &str| Arc::new(Stored { size: PART_BYTES_MIN, etag: etag.into(), ..stored() });
+        let upload = Upload {
+            bucket: "bucket".into(),
+            key: "k".into(),
+            started_ms: 1,
+            headers: Headers::default(),
+            parts: BTreeMap::from([(1, part("aa")), (2, part("bb")), (5, part("cc"))]),
+        };
+        let assembled = |numbers: &[i32]| {
+            let named: Vec<_> = numbers.iter().map(|n| (*n, upload.parts[n].etag.clone())).collect();
+            let parts =
+                assemble(&upload, &named).map(|(parts, _)| parts.iter().map(|p| p.etag.clone()).collect::<String>());
+            parts.map_err(|error| error.code().as_str().to_owned())
+        };
+        assert_eq!(assembled(&[1, 2, 5]), Ok("aabbcc".to_owned()));
+        assert_eq!(assembled(&[2, 5]), Ok("bbcc".to_owned()));
+        for numbers in [&[2, 1][..], &[1, 5, 2], &[1, 1], &[1, 2, 2]] {
+            assert_eq!(assembled(numbers), Err("InvalidPartOrder".to_owned()), "{numbers:?}");
+        }
+    }
+
+    #[test]
     fn sequencers_grow_when_the_clock_steps_back() {
         let (events, mut seen) = tokio::sync::mpsc::unbounded_channel();
         let bodies = Bodies::new(None).unwrap();

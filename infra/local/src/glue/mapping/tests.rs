@@ -5,6 +5,9 @@ use std::{sync::Mutex, time::Instant};
 use super::*;
 use crate::glue::{InProcess, function::Handler};
 
+/// Far longer than anything here takes: only a test that fails waits for it.
+const LONG: Duration = Duration::from_secs(60);
+
 type Log = Arc<Mutex<Vec<(String, String)>>>;
 
 /// A function that logs (shard, data) of each record, and answers what `decide` says of the batch's data.
@@ -44,7 +47,7 @@ async fn put(kinesis: &Kinesis, data: &str) {
 
 async fn until(log: &Log, count: usize) -> Vec<String> {
     let start = Instant::now();
-    while log.lock().unwrap().len() < count && start.elapsed() < Duration::from_secs(5) {
+    while log.lock().unwrap().len() < count && start.elapsed() < LONG {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     log.lock().unwrap().iter().map(|(_, data)| data.clone()).collect()
@@ -96,6 +99,30 @@ async fn a_partial_answer_is_retried_from_its_lowest_failure() {
     assert_eq!(until(&log, 6).await, ["0", "1", "2", "3", "2", "3"]);
 }
 
+fn record(n: usize, bytes: usize) -> Rec {
+    Rec { sequence: format!("{n:056}"), partition_key: "k".into(), data: vec![b'x'; bytes].into(), arrival_ms: 0 }
+}
+
+#[test]
+fn of_several_failures_the_lowest_counts_in_whatever_order_they_are_named() {
+    let records: Vec<Rec> = (0..4).map(|n| record(n, 1)).collect();
+    let lowest = |named: &[usize]| {
+        let items: Vec<_> = named.iter().map(|n| json!({"itemIdentifier": records[*n].sequence})).collect();
+        lowest_failure(json!({"batchItemFailures": items}).to_string().as_bytes(), &records).unwrap()
+    };
+    assert_eq!([&[1, 3][..], &[3, 1], &[2, 0, 3], &[]].map(lowest), [Some(1), Some(1), Some(0), None]);
+    let stranger = json!({"batchItemFailures": [{"itemIdentifier": record(9, 1).sequence}]}).to_string();
+    assert!(lowest_failure(stranger.as_bytes(), &records).is_err());
+}
+
+/// A shard would stand still for ever behind a record that no event can hold.
+#[test]
+fn an_event_holds_what_fits_a_payload_and_one_record_always() {
+    let kept = |sizes: &[usize]| within_payload(sizes.iter().map(|bytes| record(0, *bytes)).collect()).len();
+    assert_eq!(kept(&[1 << 20; 6]), 4, "1 MiB is 1.4 MB in an event");
+    assert_eq!((kept(&[10 << 20]), kept(&[10 << 20, 1]), kept(&[1, 10 << 20]), kept(&[])), (1, 1, 1, 0));
+}
+
 #[tokio::test]
 async fn children_wait_for_their_parents() {
     let kinesis = stream(3).await;
@@ -121,6 +148,11 @@ async fn what_was_not_acknowledged_is_delivered_again_after_a_restart() {
     let (function, log) = logging(|batch, _| if batch[0].1 == "2" { Err("killed".into()) } else { Ok("{}".into()) });
     let first = Mapping::start(MappingConfig { checkpoints: file.clone(), ..config(1) }, kinesis.clone(), function);
     assert_eq!(until(&log, 2).await, ["0", "1"]);
+    let start = Instant::now();
+    while first.counts.retries.load(Ordering::Relaxed) == 0 {
+        assert!(start.elapsed() < LONG, "the third record was not delivered");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     drop(first);
     let (function, log) = logging(|_, _| Ok("{}".into()));
     let _second = Mapping::start(MappingConfig { checkpoints: file, ..config(10) }, kinesis, function);
