@@ -493,11 +493,7 @@ async fn commit(
         entry.file.level = facts.output_level;
         change.files.push(entry);
     }
-    change.dropped_deletes = match (done.stats.dropped_deletes, facts.drop_deletes) {
-        (None, _) | (_, DropDeletes::Keep) => DroppedDeletes::None,
-        (Some(_), DropDeletes::All) => DroppedDeletes::All,
-        (Some(highest), DropDeletes::Below(_)) => DroppedDeletes::Below(SequenceNumber(highest.0.saturating_add(1))),
-    };
+    change.dropped_deletes = dropped_deletes(done.stats.dropped_deletes, facts.drop_deletes);
     let sum = |files: &mut dyn Iterator<Item = &DataFileMeta>| {
         files.map(|f| u64::try_from(f.file_size).unwrap_or(0)).sum::<u64>()
     };
@@ -536,6 +532,15 @@ async fn commit(
         "{}: the commit of a compaction got no answer {UNKNOWN_MAX} times; it took effect or it did not, both are safe: try again",
         table.at.name
     )))
+}
+
+/// What the commit is told of deletes that are gone: with a line, every row below the highest of them, and one of its own number, conflicts.
+fn dropped_deletes(highest: Option<SequenceNumber>, allowed: DropDeletes) -> DroppedDeletes {
+    match (highest, allowed) {
+        (None, _) | (_, DropDeletes::Keep) => DroppedDeletes::None,
+        (Some(_), DropDeletes::All) => DroppedDeletes::All,
+        (Some(highest), DropDeletes::Below(_)) => DroppedDeletes::Below(SequenceNumber(highest.0.saturating_add(1))),
+    }
 }
 
 /// Every bucket of the table that has files, with the number of its runs.
@@ -580,4 +585,19 @@ async fn levels(table: &Table) -> Result<Vec<(StoredRow, Bucket, Levels)>> {
 /// Hour of the day, UTC.
 fn hour_of(now_ms: i64) -> i32 {
     i32::try_from(now_ms.rem_euclid(86_400_000) / 3_600_000).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The line is exclusive: a writer of another engine may have given out the delete's own number again.
+    #[test]
+    fn a_dropped_delete_conflicts_with_rows_up_to_its_own_number() {
+        let (nine, line) = (Some(SequenceNumber(9)), DropDeletes::Below(SequenceNumber(50)));
+        assert_eq!(dropped_deletes(nine, line), DroppedDeletes::Below(SequenceNumber(10)));
+        assert_eq!(dropped_deletes(nine, DropDeletes::All), DroppedDeletes::All);
+        assert_eq!(dropped_deletes(nine, DropDeletes::Keep), DroppedDeletes::None);
+        assert_eq!(dropped_deletes(None, line), DroppedDeletes::None);
+    }
 }

@@ -239,3 +239,45 @@ fn operator(symbol: &str) -> Result<Operator, TableError> {
         other => return Err(unexpected(&Token::Symbol(other.to_owned()), "one of = != < <= > >=")),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPERATORS: [Operator; 6] = [
+        Operator::Equal,
+        Operator::NotEqual,
+        Operator::Less,
+        Operator::LessOrEqual,
+        Operator::Greater,
+        Operator::GreaterOrEqual,
+    ];
+
+    /// Of every small range and literal: a range with a match is never left out, and one without is, but for `!=`.
+    #[test]
+    fn a_range_is_left_out_where_no_value_in_it_can_pass() {
+        for (operator, literal, min, max) in OPERATORS.into_iter().flat_map(|operator| {
+            (0..6).flat_map(move |literal| {
+                (1..5).flat_map(move |min| (min..5).map(move |max| (operator, literal, min, max)))
+            })
+        }) {
+            let filter = Filter { terms: vec![Term { column: 0, operator, literal: Value::Int(literal) }] };
+            let passes = (min..=max).any(|value| filter.accepts(&[Value::Int(value)]));
+            let may = filter.may_accept_range(0, &Value::Int(min), &Value::Int(max));
+            assert_eq!(may, passes || operator == Operator::NotEqual, "{min}..={max} {operator:?} {literal}");
+            assert!(filter.may_accept_range(1, &Value::Int(min), &Value::Int(max)), "another column");
+        }
+    }
+
+    #[test]
+    fn a_bound_that_is_not_known_leaves_nothing_out() {
+        for operator in OPERATORS {
+            let term = Term { column: 0, operator, literal: Value::Int(3) };
+            assert!(term.may_accept_range(&Value::Null, &Value::Null), "{operator:?}");
+            for value in [1, 3, 5].map(Value::Int).into_iter().filter(|value| term.accepts(value)) {
+                assert!(term.may_accept_range(&value, &Value::Null), "{operator:?} from {value:?}");
+                assert!(term.may_accept_range(&Value::Null, &value), "{operator:?} up to {value:?}");
+            }
+        }
+    }
+}

@@ -135,6 +135,28 @@ async fn more_runs_than_memory_allows_are_merged_in_passes_with_the_same_rows() 
     assert_eq!(whole, report);
 }
 
+/// The run that stays outside is the newest by its largest number, and holds a row older than the delete in those that are merged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_stays_while_a_newer_run_outside_holds_an_older_row_of_its_key() {
+    let world = world(false, &[("bucket", "1")]).await;
+    let ingest = world.ingest();
+    ingest.handle(&batch(1, &[row(1, "first"), row(2, "kept")]), FAR).await.unwrap();
+    ingest.handle(&batch(51, &[json!({"id": 1, "op": "delete", "dt": "2023-11-14"})]), FAR).await.unwrap();
+    let mut late = batch(21, &[row(1, "late"), row(3, "newest")]);
+    late.shard = "shardId-000000000001".into();
+    late.records[1].arrival_ms = START + 81;
+    ingest.handle(&late, FAR).await.unwrap();
+    world.clock.advance(Duration::from_secs(10));
+    let before = world.rows(None).await;
+    let expected = [(2, "kept"), (3, "newest")].map(|(id, note)| (id, note.to_owned()));
+    assert_eq!(before, expected, "the delete is newer than the row that came after it");
+    let limits = CompactLimits { memory_bytes: 1, ..LIMITS };
+    let report = done(compact(&world, &FaultPlan::none(), &limits).await);
+    assert!(report.complete && report.files_in == 4, "two of three runs first, then the rest: {report:?}");
+    assert_eq!(world.rows(None).await, before);
+    assert_sound(&world, "after passes").await;
+}
+
 /// A table with a compaction, expiry and a sweep ahead of it.
 async fn worn() -> World {
     let options = [

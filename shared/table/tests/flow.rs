@@ -27,6 +27,7 @@ use siltstone_table::{
     catalog,
     compact::{self, CompactRequest, Compacted},
     driver::drive,
+    filter::Filter,
     ingest::{Ingest, StreamBatch, StreamRecord},
     maintain, quarantine,
     repair::{self, Plan},
@@ -580,6 +581,25 @@ async fn a_table_whose_files_have_another_number_of_buckets_takes_no_rows() {
     world.ingest().handle(&again, FAR).await.unwrap();
     let rows = world.rows(None).await;
     assert_eq!(rows, (1..=4).map(|id| (id, "b".to_owned())).collect::<Vec<_>>());
+}
+
+/// The bucket that a key has by the new number says nothing of files of the old one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_is_found_by_its_key_in_files_of_another_number_of_buckets() {
+    let world = world(false, &[("bucket", "2")]).await;
+    let rows: Vec<_> = (1..=16).map(|id| row(id, "a")).collect();
+    world.ingest().handle(&batch(1, &rows), FAR).await.unwrap();
+    for buckets in ["2", "4", "1"] {
+        world.set_option("bucket", buckets).await;
+        let table = world.open().await;
+        assert_eq!(table.schema.options["bucket"], buckets);
+        for id in 1..=16 {
+            let filter = Filter::parse(&format!("id = {id}"), &table.schema).unwrap();
+            let request = ScanRequest { filter, ..ScanRequest::default() };
+            let found = scan(&table, &request, |row| row.values[0] == Value::BigInt(id)).await.unwrap();
+            assert_eq!(found, 1, "row {id}, now {buckets} buckets");
+        }
+    }
 }
 
 /// Nothing was written by the old number yet.

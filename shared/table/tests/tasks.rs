@@ -12,7 +12,7 @@ use siltstone_store::{
 };
 use siltstone_table::{
     Ports, TableError,
-    compact::buckets,
+    compact::{CompactRequest, buckets},
     maintain,
     settings::CompactLimits,
     task::{Fate, work_off},
@@ -55,6 +55,34 @@ async fn what_is_due_by_time_is_planned_below_the_trigger() {
     assert_eq!(maintain::plan(&world.open().await).await.unwrap(), 0, "the last one is not a day old");
     world.clock.advance(Duration::from_secs(86_400));
     assert_eq!(maintain::plan(&world.open().await).await.unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_put_by_each_run_that_makes_a_multiple_of_the_trigger_and_by_no_other() {
+    let world = world(false, &[("num-sorted-run.compaction-trigger", "3")]).await;
+    assert_eq!(tasks_by_run(&world, 7).await, [0, 0, 1, 0, 0, 1, 0]);
+}
+
+/// Hints may be lost: then a compaction takes off runs that were never counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_below_none_are_counted_up_without_a_task() {
+    let (world, _) = due().await;
+    let (partition, hint) = (world.at.partition(), "debt#/bucket-0");
+    world.ports.items.delete(&partition, hint, ItemCondition::None).await.unwrap();
+    world.compact_all(CompactRequest::Full).await;
+    let counted = world.ports.items.get(&partition, hint).await.unwrap().unwrap();
+    assert_eq!(counted.attributes.get("runs").and_then(Attr::as_n), Some(-2));
+    assert_eq!(tasks_by_run(&world, 5).await, [0, 0, 0, 0, 1]);
+}
+
+/// How many tasks each of some further runs of one bucket puts.
+async fn tasks_by_run(world: &World, runs: u64) -> Vec<u64> {
+    let ingest = world.ingest();
+    let mut put = Vec::new();
+    for n in 0..runs {
+        put.push(ingest.handle(&batch(101 + 10 * n, &[row(1, "v")]), FAR).await.unwrap().tasks);
+    }
+    put
 }
 
 async fn work(world: &World, ports: &Ports, task: &str) -> Result<Fate, TableError> {
