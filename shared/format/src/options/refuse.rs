@@ -203,6 +203,13 @@ fn check_values(options: &TableOptions, schema: &TableSchema, purpose: Purpose) 
         return refuse(format!("branch = {branch:.64}"), "use the main branch");
     }
     let scope = For::WriteAndCompact;
+    let sizes = [
+        ("target-file-size", options.files.target_size, "a size such as `128 mb`"),
+        ("manifest.target-file-size", options.manifests.target_size, "a size such as `8 mb`"),
+    ];
+    if let Some((key, _, size)) = sizes.into_iter().find(|(_, size, _)| *size == 0 && scope.includes(purpose)) {
+        return refuse(format!("{key} = 0"), &format!("no file has so few bytes: set it to {size}"));
+    }
     if let Some(mode) = text("write.sequence-number-init-mode")
         .filter(|mode| mode.eq_ignore_ascii_case("snapshot") && scope.includes(purpose))
     {

@@ -217,6 +217,9 @@ const SECTION_14: &[Row] = &[
     Honoured("partition.legacy-name", "false", |o| !o.partition_legacy_name),
     // sizes
     Honoured("target-file-size", "64 MB", |o| o.files.target_size == 64 << 20),
+    Refused("target-file-size", "0", &[Write, Compact]),
+    Refused("target-file-size", "0 mb", &[Write, Compact]),
+    Fine("target-file-size", "1 b"),
     Unknown("target-file-size", "64 qb"),
     Unknown("target-file-size", "99999999 tb"),
     Honoured("target-file-row-num", "1000", |o| o.files.target_rows == 1000),
@@ -264,6 +267,7 @@ const SECTION_14: &[Row] = &[
     Honoured("metadata.stats-dense-store", "false", |o| !o.files.stats_dense_store),
     Honoured("metadata.stats-keep-first-n-columns", "3", |o| o.files.stats_keep_first_n == Some(3)),
     // manifests
+    Refused("manifest.target-file-size", "0", &[Write, Compact]),
     Honoured("manifest.target-file-size", "1 mb", |o| o.manifests.target_size == 1 << 20),
     Honoured("manifest.full-compaction-threshold-size", "2 mb", |o| o.manifests.full_compaction_threshold == 2 << 20),
     Honoured("manifest.merge-min-count", "5", |o| o.manifests.merge_min_count == 5),
