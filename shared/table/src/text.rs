@@ -152,11 +152,14 @@ fn parse_decimal(text: &str, scale: u8) -> Option<i128> {
     let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let plain = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
-    let zeros = usize::from(scale).checked_sub(fraction.len())?;
-    if whole.is_empty() && fraction.is_empty() || !plain(whole) || !plain(fraction) {
+    let places = usize::from(scale);
+    // Zeros beyond the scale change nothing.
+    let (kept, beyond) = fraction.split_at_checked(places.min(fraction.len()))?;
+    let fits = beyond.bytes().all(|b| b == b'0');
+    if whole.is_empty() && fraction.is_empty() || !plain(whole) || !plain(kept) || !fits {
         return None;
     }
-    let unscaled: i128 = format!("{whole}{fraction}{}", "0".repeat(zeros)).parse().ok()?;
+    let unscaled: i128 = format!("{whole}{kept:0<places$}").parse().ok()?;
     Some(if negative { -unscaled } else { unscaled })
 }
 
@@ -249,10 +252,29 @@ mod tests {
     }
 
     #[test]
+    fn a_decimal_may_have_fewer_places_than_its_column_and_zeros_beyond_them() {
+        for (text, scale, unscaled) in [
+            ("10.500", 2, 1_050),
+            ("10.5", 2, 1_050),
+            ("10", 2, 1_000),
+            ("-.50000", 1, -5),
+            ("7.", 0, 7),
+            ("7.00", 0, 7),
+        ] {
+            let kind = TypeKind::Decimal { precision: 12, scale };
+            assert_eq!(parse_value(text, &of(kind)), Ok(Value::Decimal(unscaled)), "{text}");
+        }
+    }
+
+    #[test]
     fn what_does_not_fit_is_refused() {
         for (text, kind) in [
             ("128", TypeKind::TinyInt),
             ("1.001", TypeKind::Decimal { precision: 9, scale: 2 }),
+            ("1.00x", TypeKind::Decimal { precision: 9, scale: 2 }),
+            ("1.0é", TypeKind::Decimal { precision: 9, scale: 2 }),
+            ("1.é", TypeKind::Decimal { precision: 9, scale: 1 }),
+            (".", TypeKind::Decimal { precision: 9, scale: 2 }),
             ("2023-02-29", TypeKind::Date),
             ("2023-13-01", TypeKind::Date),
             ("25:00", TypeKind::Time(0)),
