@@ -559,6 +559,19 @@ fn damage_of_any_object_ends_in_words_and_exit_code_1() {
                 assert!(ended.failure(1).contains("k.db/t/"), "{verb}: {}", ended.err);
             }
         }
+        for verb in ["scan", "files"] {
+            fs::write(&found[0], &good[..good.len() / 2]).unwrap();
+            let short = local.silt(&[verb, "k.t"]);
+            fs::remove_file(&found[0]).unwrap();
+            for ended in [short, local.silt(&[verb, "k.t"])] {
+                if ended.code != Some(0) {
+                    assert!(ended.failure(1).contains("k.db/t/"), "{verb}: {}", ended.err);
+                }
+            }
+        }
+        fs::remove_file(&found[0]).ok();
+        let ended = local.silt(&["check", "k.t", "--deep"]);
+        assert_eq!(ended.code, Some(1), "a body that is gone is no service that does not answer: {}", ended.err);
         fs::write(&found[0], &good).unwrap();
     }
     local.silt(&["check", "k.t", "--deep"]).well();

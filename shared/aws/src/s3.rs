@@ -120,6 +120,8 @@ fn kind_of(failure: &Failure, write: bool) -> ObjectErrorKind {
         (_, "PreconditionFailed") => K::PreconditionFailed,
         (_, "ConditionalRequestConflict" | "OperationAborted") => K::Conflict,
         (_, "NoSuchKey" | "NoSuchBucket" | "NoSuchUpload" | "NotFound") => K::NotFound,
+        // What is said of an object whose bytes are lost.
+        (405, "MethodNotAllowed") => K::Damaged,
         _ if is_throttled(status, code) => K::Throttled,
         _ if is_denied(status, code) => K::Denied,
         (503, "ServiceUnavailable") => K::Throttled,
@@ -327,6 +329,20 @@ impl Upload for S3Upload {
                 self.spent = true;
                 Ok(())
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_whose_bytes_are_lost_is_damaged_and_not_absent() {
+        let answered = |status, code: &str| Failure::Answered { status, code: code.to_owned(), reason: String::new() };
+        for write in [false, true] {
+            assert_eq!(kind_of(&answered(405, "MethodNotAllowed"), write), ObjectErrorKind::Damaged);
+            assert_eq!(kind_of(&answered(404, "NoSuchKey"), write), ObjectErrorKind::NotFound);
         }
     }
 }

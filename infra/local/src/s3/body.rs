@@ -67,6 +67,14 @@ impl Body {
         }
     }
 
+    /// Blocking. Whether the first `bytes` of it are there.
+    pub(super) fn require(&self, bytes: u64) -> io::Result<()> {
+        match self {
+            Self::File(file) if fs::metadata(&file.path)?.len() < bytes => Err(io::ErrorKind::UnexpectedEof.into()),
+            Self::Memory(_) | Self::File(_) => Ok(()),
+        }
+    }
+
     /// Blocking. The range lies within the body.
     pub(super) fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
         let length = usize::try_from(range.end.saturating_sub(range.start)).map_err(io::Error::other)?;

@@ -70,6 +70,18 @@ fn failed(error: impl std::fmt::Display) -> S3Error {
     s3_error!(InternalError, "{}", error)
 }
 
+/// A body that is gone or cut short comes back by no repetition: an `InternalError` would be tried again for long. AWS says this of an object that
+/// it has lost; `NoSuchKey` would be another untruth, by which a snapshot looks expired.
+fn unread(error: std::io::Error) -> S3Error {
+    match error.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof => {
+            tracing::warn!(%error, "a body is lost");
+            s3_error!(MethodNotAllowed, "the file with the object's bytes is gone or cut short: {}", error)
+        }
+        _ => failed(error),
+    }
+}
+
 fn denied(status: u16) -> S3Error {
     let code = match status {
         403 => S3ErrorCode::AccessDenied,
@@ -123,9 +135,12 @@ impl S3 {
     /// One piece at once, longer bodies as a stream of pieces.
     async fn send(&self, body: Body, range: std::ops::Range<u64>) -> S3Result<StreamingBlob> {
         if range.end - range.start <= CHUNK_BYTES {
-            let bytes = self.blocking(move |_| body.read(range).map_err(failed)).await?;
+            let bytes = self.blocking(move |_| body.read(range).map_err(unread)).await?;
             return Ok(StreamingBlob::from(HttpBody::from(bytes)));
         }
+        let (asked, end) = (body.clone(), range.end);
+        // While there still is a status to answer with.
+        self.blocking(move |_| asked.require(end).map_err(unread)).await?;
         let pieces = stream::unfold((body, range), |(body, range)| async move {
             if range.is_empty() {
                 return None;
@@ -349,7 +364,7 @@ impl s3s::S3 for S3 {
         headers.sums = source.headers.sums.clone();
         let (e_tag, last_modified) = self
             .blocking(move |s3| {
-                let bytes = source.body.read(0..source.size).map_err(failed)?;
+                let bytes = source.body.read(0..source.size).map_err(unread)?;
                 let object = s3.stored(bytes, source.etag.clone(), headers)?;
                 let result = (tag(&object), timestamp(object.modified_ms));
                 s3.state().put(&write, object, None).map(|()| result)
