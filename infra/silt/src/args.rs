@@ -200,7 +200,7 @@ pub(crate) enum Table {
         after_help = "Examples:\n  silt --local ./state table describe demo.orders\n  silt table describe --warehouse file:///data/wh bench.orders --json"
     )]
     Describe(Named),
-    /// List the tables of the warehouse.
+    /// List the tables of the warehouse, and whether they take commits; those without a pointer were dropped, or never had one.
     #[command(after_help = "Examples:\n  silt --local ./state table list\n  silt --bucket lake table list --json")]
     List,
     /// Show or change what feeds a table: its stream, and how records become rows.

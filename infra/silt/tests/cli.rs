@@ -283,7 +283,13 @@ fn what_a_drop_leaves_behind_is_named_and_can_be_purged_or_repaired() {
     }
     assert!(local.silt(&["scan", "k.t"]).failure(1).contains("silt repair"));
 
+    let standing = || local.silt(&["--json", "table", "list"]).well();
+    assert_eq!(standing(), "{\"table\":\"k.t\",\"state\":\"no-pointer\"}\n");
+    let listed = local.silt(&["table", "list"]).well();
+    assert!(listed.contains("no pointer: dropped, or never under one (`silt repair k.t`)"), "{listed}");
+
     let repaired = local.silt(&["repair", "k.t", "--yes"]).well();
+    assert_eq!(standing(), "{\"table\":\"k.t\",\"state\":\"active\"}\n");
     assert!(repaired.contains("silt table feed k.t --stream"), "{repaired}");
     let fed = local.silt(&["table", "feed", "k.t", "--stream", "s"]).well();
     assert!(fed.contains("this must be the same one"), "{fed}");

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use siltstone_commit::{
     context::TableContext,
     error::CommitError,
     io::{ItemName, STAGE_PARTS, staged_suffix},
-    pointer::Pointer,
+    pointer::{Pointer, TableState},
     protocol,
 };
 use siltstone_format::{
@@ -163,6 +164,55 @@ pub async fn list(ports: &Ports, warehouse: &str) -> Result<Vec<TableName>> {
     names.sort();
     Ok(names)
 }
+
+/// What a name of [`list`] stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// A table in this state.
+    Table(TableState),
+    /// Objects without a pointer: of a table that was dropped and not purged, or that never was under one.
+    NoPointer,
+    /// Its pointer is damaged, or of a newer build.
+    Unreadable,
+}
+
+impl Standing {
+    /// In one word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Table(state) => state.as_str(),
+            Self::NoPointer => "no-pointer",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+/// What each name stands for, in their order: a read of each one's pointer.
+///
+/// # Errors
+/// When a service refuses or does not answer.
+pub async fn standings(ports: &Ports, warehouse: &str, names: Vec<TableName>) -> Result<Vec<(TableName, Standing)>> {
+    stream::iter(names)
+        .map(|name| async move {
+            let at = TableRef::new(warehouse, name);
+            let location = TableLocation::new(&at.location())?;
+            let standing = match load_pointer(ports, &at, &location).await {
+                Ok((pointer, _)) => Standing::Table(pointer.state),
+                Err(TableError::NotFound(_)) => Standing::NoPointer,
+                // What the item says; a fault of the service is another kind of error.
+                Err(TableError::Commit(_)) => Standing::Unreadable,
+                Err(error) => return Err(error),
+            };
+            Ok((at.name, standing))
+        })
+        .buffered(POINTERS_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+/// Pointers that are read at once.
+const POINTERS_AT_ONCE: usize = 16;
 
 fn last(path: &str) -> &str {
     path.trim_end_matches('/').rsplit('/').next().unwrap_or(path)

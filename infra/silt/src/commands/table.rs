@@ -9,8 +9,8 @@ use siltstone_commit::checkpoint::Checkpoint;
 use siltstone_decode::DecoderConfig;
 use siltstone_format::options::{TableOptions, names};
 use siltstone_table::{
-    Purpose, TableError,
-    catalog::{self, NewTable},
+    Authority, Purpose, TableError,
+    catalog::{self, NewTable, Standing},
     settings::Feed,
 };
 
@@ -27,15 +27,32 @@ pub(crate) async fn run(place: &Place, args: Args, out: &mut Out) -> Result<Done
     match args {
         Args::Create(args) => create(&warehouse, args, out).await,
         Args::Describe(args) => describe(&warehouse, args, out).await,
-        Args::List => {
-            let names = catalog::list(&warehouse.ports, warehouse.prefix()).await?;
-            let rows: Vec<_> = names.iter().map(|n| (json!({"table": n.to_string()}), vec![n.to_string()])).collect();
-            out.list(&["TABLE"], &rows, "no tables")?;
-            Ok(Done::Well)
-        }
+        Args::List => list(&warehouse, out).await,
         Args::Feed(args) => feed::run(&warehouse, args, out).await,
         Args::Drop(args) => remove(&warehouse, args, out).await,
     }
+}
+
+/// Names alone of a bare warehouse; elsewhere also the state of each, and of what lies there without a pointer that it is no table (any more).
+async fn list(warehouse: &Warehouse, out: &mut Out) -> Result<Done, Failure> {
+    let names = catalog::list(&warehouse.ports, warehouse.prefix()).await?;
+    if warehouse.authority == Authority::Bare {
+        let rows: Vec<_> = names.iter().map(|n| (json!({"table": n.to_string()}), vec![n.to_string()])).collect();
+        out.list(&["TABLE"], &rows, "no tables")?;
+        return Ok(Done::Well);
+    }
+    let states = catalog::standings(&warehouse.ports, warehouse.prefix(), names).await?;
+    let rows = states.into_iter().map(|(name, standing)| {
+        let json = json!({"table": name.to_string(), "state": standing.as_str()});
+        let words = match standing {
+            Standing::NoPointer => format!("no pointer: dropped, or never under one (`silt repair {name}`)"),
+            Standing::Unreadable => format!("its pointer cannot be read (`silt check {name}`)"),
+            Standing::Table(state) => state.as_str().to_owned(),
+        };
+        (json, vec![name.to_string(), words])
+    });
+    out.list(&["TABLE", "STATE"], &rows.collect::<Vec<_>>(), "no tables")?;
+    Ok(Done::Well)
 }
 
 /// The table that the options describe.
