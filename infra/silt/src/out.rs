@@ -57,18 +57,42 @@ impl Out {
     }
 }
 
-/// Aligned columns with a header.
+/// Aligned columns with a header. A control character in a cell is shown by its escape: it would move the cursor, or tell the terminal worse.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     if !io::stdout().is_terminal() {
         table.set_content_arrangement(ContentArrangement::Disabled);
     }
-    table.set_header(header.iter().copied());
+    table.set_header(header.iter().copied().map(plain));
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(String::as_str).map(plain));
     }
     table.trim_fmt()
+}
+
+fn plain(cell: &str) -> Cow<'_, str> {
+    if !cell.contains(char::is_control) {
+        return Cow::Borrowed(cell);
+    }
+    let mut shown = String::with_capacity(cell.len());
+    for c in cell.chars() {
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    Cow::Owned(shown)
+}
+
+/// The most characters of a value in a cell: one long value would make its column as wide in every row.
+const CELL_CHARS: usize = 200;
+
+/// A value as a cell: what is longer than a cell may be ends in an ellipsis.
+pub(crate) fn cell(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(CELL_CHARS) {
+        let kept = text.char_indices().nth(CELL_CHARS - 1).map_or(end, |(at, _)| at);
+        text.truncate(kept);
+        text.push('…');
+    }
+    text
 }
 
 /// A progress bar of `total` steps on standard error, hidden for its first second and where there is no terminal.
@@ -134,4 +158,27 @@ pub(crate) fn bytes(count: u64) -> String {
 /// Milliseconds since 1970 as UTC text.
 pub(crate) fn time(millis: i64) -> String {
     siltstone_table::text::show_timestamp(millis, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_longer_than_a_cell_is_cut_between_characters() {
+        let whole = "é".repeat(CELL_CHARS);
+        assert_eq!(cell(whole.clone()), whole);
+        let cut = cell(whole + "x");
+        assert_eq!((cut.chars().count(), cut.chars().last()), (CELL_CHARS, Some('…')));
+    }
+
+    #[test]
+    fn no_control_character_comes_out_of_a_table() {
+        let cells = vec!["\u{1b}[2J\u{9b}31m".to_owned(), "a\tb\r\nc\u{7f}".to_owned()];
+        let shown = table(&["one\u{7}", "two"], &[cells]);
+        let lines: Vec<&str> = shown.lines().map(str::trim_end).collect();
+        assert_eq!(lines.len(), 2, "{shown}");
+        assert!(lines.iter().all(|line| !line.contains(char::is_control)), "{shown:?}");
+        assert!(lines[1].contains("\\u{1b}[2J\\u{9b}31m") && lines[1].contains("a\\tb\\r\\nc\\u{7f}"), "{shown}");
+    }
 }

@@ -423,6 +423,34 @@ fn an_empty_table_says_so_beside_its_rows_and_a_failed_scan_leaves_the_file_alon
 }
 
 #[test]
+fn a_long_value_and_control_characters_are_shown_in_a_table_and_whole_in_json_and_csv() {
+    let mut local = Local::stopped();
+    local.serve();
+    local.create(&["--stream", "s"]);
+    let long = "x".repeat(500_000);
+    let evil = "\u{1b}]0;owned\u{7}\u{9b}2J\r\nend";
+    let lines =
+        [(1, long.as_str()), (2, evil), (3, "short")].map(|(id, v)| serde_json::json!({"id": id, "v": v}).to_string());
+    local.silt(&["produce", &local.file("rows.jsonl", lines.join("\n")), "--table", "k.t"]).well();
+    local.silt(&["drain", "k.t", "--seconds", "60"]).well();
+    let shown = local.silt(&["scan", "k.t"]).well();
+    assert_eq!(shown.lines().count(), 4, "a header and three rows");
+    assert!(shown.lines().all(|line| line.chars().count() < 300 && !line.contains(char::is_control)), "{shown}");
+    assert!(shown.contains("xxx…") && shown.contains("\\u{1b}]0;owned\\u{7}\\u{9b}2J\\r\\nend"), "{shown}");
+    // More than a pipe holds.
+    let whole = |form: &str| {
+        let path = local.file("whole", "");
+        local.silt(&["scan", "k.t", "--format", form, "--output-file", &path]).well();
+        fs::read_to_string(path).unwrap()
+    };
+    let json = whole("json");
+    let values: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(values.iter().any(|row| row["v"] == long) && values.iter().any(|row| row["v"] == evil));
+    let csv = whole("csv");
+    assert!(csv.contains(&long) && csv.contains(evil));
+}
+
+#[test]
 fn produce_sends_what_is_no_text_in_full_calls_and_names_the_line_that_stops_it() {
     let local = Local::stopped();
     local.create(&["--stream", "s"]);

@@ -217,6 +217,7 @@ impl<'a> Printer<'a> {
                     if let (Some((_, data_type)), Some(value)) = (self.field(*column), row.values.get(*column)) {
                         cells.push(match (self.form, value) {
                             (Output::Table, Value::Null) => "NULL".to_owned(),
+                            (Output::Table, _) => out::cell(text::show(value, data_type)),
                             _ => text::show(value, data_type),
                         });
                     }
