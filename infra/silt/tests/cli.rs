@@ -451,6 +451,27 @@ fn a_long_value_and_control_characters_are_shown_in_a_table_and_whole_in_json_an
 }
 
 #[test]
+fn an_option_of_no_size_and_an_operation_field_without_a_name_are_refused() {
+    let local = Local::stopped();
+    let create = |more: &[&str]| {
+        let fixed = ["table", "create", "k.t", "--column", "id BIGINT", "--primary-key", "id", "--stream", "s"];
+        local.silt(&[&fixed, more].concat())
+    };
+    for option in ["target-file-size=0", "target-file-size=0 mb", "manifest.target-file-size=0"] {
+        let ended = create(&["--option", option]);
+        assert!(ended.failure(2).contains("target-file-size = 0"), "{}", ended.err);
+    }
+    let decoder = local.file("decoder.json", r#"{"op-field": " "}"#);
+    for more in [["--op-field", ""], ["--decoder", &decoder]] {
+        let ended = create(&more);
+        assert!(ended.failure(2).contains("the field that holds the operation has no name"), "{}", ended.err);
+    }
+    create(&[]).well();
+    let ended = local.silt(&["table", "feed", "k.t", "--op-field", ""]);
+    assert!(ended.failure(2).contains("the field that holds the operation has no name"), "{}", ended.err);
+}
+
+#[test]
 fn produce_sends_what_is_no_text_in_full_calls_and_names_the_line_that_stops_it() {
     let local = Local::stopped();
     local.create(&["--stream", "s"]);

@@ -154,6 +154,11 @@ fn config(decoder: &DecoderConfig) -> Result<serde_json::Value, Failure> {
 
 /// Refuses a decoder that does not fit.
 pub(crate) fn check(schema: &TableSchema, decoder: &DecoderConfig) -> Result<(), Failure> {
+    if decoder.op_field.as_deref().is_some_and(|name| name.trim().is_empty()) {
+        return Err(Failure::Usage(
+            "the field that holds the operation has no name: name it (--op-field op), or leave it out where every record is an upsert".to_owned(),
+        ));
+    }
     Decoder::new(schema, decoder).map(drop).map_err(|faults| {
         let words: Vec<String> = faults.iter().map(ToString::to_string).collect();
         Failure::Usage(format!("the decoder does not fit the table: {}", words.join("; ")))
