@@ -492,6 +492,21 @@ fn produce_sends_what_is_no_text_in_full_calls_and_names_the_line_that_stops_it(
 }
 
 #[test]
+fn a_byte_order_mark_is_no_part_of_the_first_line() {
+    let local = Local::stopped();
+    local.create(&["--stream", "s"]);
+    let told = |content: &[u8]| -> Value {
+        let file = local.file("rows.jsonl", content);
+        serde_json::from_str(&local.silt(&["--json", "produce", &file, "--table", "k.t"]).well()).unwrap()
+    };
+    let marked = told(b"\xef\xbb\xbf{\"id\": 1}\n{\"id\": 2}\n");
+    assert_eq!((&marked["records"], &marked["undecodable"], &marked["bytes"]), (&2.into(), &0.into(), &18.into()));
+    let later = told(b"{\"id\": 1}\n\xef\xbb\xbf{\"id\": 2}\n");
+    assert_eq!((&later["records"], &later["undecodable"]), (&2.into(), &1.into()), "elsewhere it is what it is");
+    assert_eq!(told(b"\xef\xbb\xbf\n\xef\xbb")["records"], 1, "a mark alone is a blank line");
+}
+
+#[test]
 fn commands_at_once_on_a_stopped_stack_wait_for_each_other() {
     let local = Local::stopped();
     local.create(&["--stream", "s"]);

@@ -37,6 +37,9 @@ const TRIES: u32 = 12;
 /// Bytes of a record with its partition key: what Kinesis takes unless the stream was told to take more.
 const RECORD_BYTES: usize = 1 << 20;
 
+/// What some editors put before a text in UTF-8: no part of its first line.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// A record that was not sent yet, and the line it comes from.
 pub(crate) struct Pending {
     pub(crate) line: u64,
@@ -162,10 +165,15 @@ impl Lines {
         loop {
             self.number += 1;
             let mut line = Vec::new();
-            let read = self.input.by_ref().take(RECORD_BYTES as u64 + 2).read_until(b'\n', &mut line);
+            let mark = if self.number == 1 { BYTE_ORDER_MARK } else { &[] };
+            let most = (RECORD_BYTES + mark.len()) as u64 + 2;
+            let read = self.input.by_ref().take(most).read_until(b'\n', &mut line);
             read.map_err(|e| Failure::Problem(format!("{}:{}: {e}", self.name, self.number)))?;
             if line.is_empty() {
                 return Ok(None);
+            }
+            if line.starts_with(mark) {
+                line.drain(..mark.len());
             }
             if line.pop_if(|byte| *byte == b'\n').is_some() {
                 line.pop_if(|byte| *byte == b'\r');
