@@ -343,6 +343,16 @@ fn produce_says_what_becomes_of_records_that_cannot_be_decoded() {
     );
 }
 
+#[test]
+fn a_drained_stream_names_no_quarantine_where_its_table_puts_nothing_into_one() {
+    let mut local = Local::stopped();
+    local.serve();
+    let decoder = local.file("fail.json", r#"{"bad-records": "fail"}"#);
+    local.create(&["--stream", "s", "--decoder", &decoder]);
+    local.silt(&["produce", &local.file("one.jsonl", "{\"id\": 1}\n"), "--table", "k.t"]).well();
+    assert_eq!(local.silt(&["drain", "k.t", "--seconds", "60"]).well(), "all records of s are in k.t\n");
+}
+
 /// `silt` on AWS, of which nothing is set but what is given.
 fn silt_on_aws(set: &[(&str, &str)]) -> Ended {
     let mut command = command(["--bucket", "lake", "scan", "k.t"]);
@@ -581,7 +591,7 @@ fn bad_records_are_drained_into_quarantine_and_replayed_once_by_a_mended_decoder
     local.silt(&["produce", &local.file("more.jsonl", "{\"id\": 3}\n"), "--table", "k.t"]).well();
     assert!(local.silt(&["drain", "k.t"]).failure(3).contains("k.t is paused: `silt resume k.t`"));
     local.silt(&["resume", "k.t"]).well();
-    local.silt(&["drain", "k.t", "--seconds", "60"]).well();
+    assert!(local.silt(&["drain", "k.t", "--seconds", "60"]).well().contains("are in k.t or in its quarantine"));
     assert_eq!(local.silt(&["--json", "scan", "k.t", "--where", "id = 3"]).well().lines().count(), 1);
 }
 

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use siltstone_commit::pointer::TableState;
+use siltstone_decode::config::BadRecords;
 use siltstone_table::{
-    Purpose,
+    Purpose, Table,
     backlog::{ShardBacklog, backlog},
+    quarantine,
     settings::Feed,
 };
 
@@ -27,8 +29,8 @@ pub(crate) async fn run(place: &Place, args: Drain, out: &mut Out) -> Result<Don
     warehouse.need_pointer("drain")?;
     let table = warehouse.table(&args.table, Purpose::Read).await?;
     let streams = warehouse.streams()?;
-    let arn = Feed::load(&table.ports, &table.at).await?.stream_arn;
-    let stream = arn.rsplit('/').next().unwrap_or(&arn);
+    let feed = Feed::load(&table.ports, &table.at).await?;
+    let stream = feed.stream_arn.rsplit('/').next().unwrap_or(&feed.stream_arn);
     let bar = out::progress("shards with records that are not in the table yet:", None);
     let until = table.ports.clock.now_ms() + i64::from(args.seconds) * 1_000;
     loop {
@@ -41,7 +43,7 @@ pub(crate) async fn run(place: &Place, args: Drain, out: &mut Out) -> Result<Don
         let behind = backlog(&table, &streams, stream).await?;
         if behind.is_empty() {
             bar.finish_and_clear();
-            let words = format!("all records of {stream} are in {} or in its quarantine", args.table);
+            let words = drained(stream, &args.table, may_be_quarantined(&table, &feed).await?);
             out.object(&json!({"table": args.table, "stream": stream, "drained": true}), words)?;
             return Ok(Done::Well);
         }
@@ -52,6 +54,19 @@ pub(crate) async fn run(place: &Place, args: Drain, out: &mut Out) -> Result<Don
         }
         table.ports.clock.sleep(PAUSE).await;
     }
+}
+
+/// Whether records of the stream may lie in quarantine: by the policy of now, or by an earlier one.
+async fn may_be_quarantined(table: &Table, feed: &Feed) -> Result<bool, Failure> {
+    if feed.decoder.bad_records == BadRecords::Quarantine {
+        return Ok(true);
+    }
+    Ok(quarantine::read(table).await?.open().next().is_some())
+}
+
+fn drained(stream: &str, table: &str, quarantined: bool) -> String {
+    let place = if quarantined { " or in its quarantine" } else { "" };
+    format!("all records of {stream} are in {table}{place}")
 }
 
 fn not_drained(stream: &str, seconds: u32, behind: &[ShardBacklog]) -> String {
@@ -66,6 +81,15 @@ fn not_drained(stream: &str, seconds: u32, behind: &[ShardBacklog]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_quarantine_is_named_where_records_may_lie_in_it() {
+        assert_eq!(
+            drained("orders", "shop.orders", true),
+            "all records of orders are in shop.orders or in its quarantine"
+        );
+        assert_eq!(drained("orders", "shop.orders", false), "all records of orders are in shop.orders");
+    }
 
     #[test]
     fn the_shard_that_is_furthest_behind_is_named() {
