@@ -356,7 +356,7 @@ pub(crate) struct Scan {
     #[arg(long)]
     pub(crate) limit: Option<usize>,
     /// Read this snapshot instead of the current one, with the columns of its time.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) snapshot: Option<i64>,
     /// Read the snapshot that this tag holds.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["snapshot", "changelog"])]
@@ -377,7 +377,7 @@ pub(crate) struct Files {
     /// db.table
     pub(crate) table: String,
     /// Files of this snapshot instead of the current one.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) snapshot: Option<i64>,
 }
 
@@ -444,7 +444,7 @@ pub(crate) struct Rollback {
     /// db.table
     pub(crate) table: String,
     /// Snapshot whose content becomes current.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) to: i64,
 }
 

@@ -482,6 +482,27 @@ fn an_option_of_no_size_and_an_operation_field_without_a_name_are_refused() {
 }
 
 #[test]
+fn a_paused_table_and_an_id_that_no_snapshot_has_end_every_verb_alike() {
+    let mut local = Local::stopped();
+    local.serve();
+    local.create(&["--stream", "s"]);
+    local.fill("old");
+    for args in [&["scan", "k.t", "--snapshot"][..], &["files", "k.t", "--snapshot"], &["rollback", "k.t", "--to"]] {
+        for id in ["0", "-1"] {
+            let ended = local.silt(&[args, &[id]].concat());
+            assert_eq!((ended.code, ended.out.as_str()), (Some(2), ""), "{args:?} {id}: {}", ended.err);
+        }
+    }
+    local.fill("new");
+    local.silt(&["pause", "k.t"]).well();
+    for args in [&["compact", "k.t", "--full"][..], &["rollback", "k.t", "--to", "1"], &["drain", "k.t"]] {
+        let ended = local.silt(args);
+        let words = ended.failure(3);
+        assert!(words.contains("paused") && words.contains("silt resume k.t"), "{args:?}: {words}");
+    }
+}
+
+#[test]
 fn produce_sends_what_is_no_text_in_full_calls_and_names_the_line_that_stops_it() {
     let local = Local::stopped();
     local.create(&["--stream", "s"]);

@@ -4,7 +4,7 @@
 
 use serde_json::json;
 use siltstone_commit::{
-    changes::{ChangeId, Outcome},
+    changes::{ChangeId, Conflict, Outcome},
     protocol::{self, RollbackTarget},
 };
 use siltstone_format::id::SnapshotId;
@@ -32,6 +32,11 @@ pub(crate) async fn run(place: &Place, args: Rollback, out: &mut Out) -> Result<
             out.object(&json!({"table": args.table, "from": args.to, "snapshot": now}), words)?;
             Ok(Done::Well)
         }
+        // As every verb that finds the table paused.
+        Outcome::Conflict(paused @ Conflict::Paused) => Err(Failure::Unavailable(format!(
+            "nothing was changed: {paused}, and `silt resume {}` goes on",
+            args.table
+        ))),
         Outcome::Conflict(conflict) => Err(Failure::Problem(format!("nothing was changed: {conflict}"))),
         Outcome::Unknown { .. } => Err(Failure::Unavailable(
             "the commit got no answer: look at `silt snapshots` before trying again".to_owned(),
