@@ -503,6 +503,21 @@ fn a_paused_table_and_an_id_that_no_snapshot_has_end_every_verb_alike() {
 }
 
 #[test]
+fn a_compaction_drops_deletes_by_the_lateness_that_it_is_given() {
+    let mut local = Local::stopped();
+    local.serve();
+    local.create(&["--stream", "s", "--op-field", "op"]);
+    let lines = "{\"id\": 1, \"v\": \"a\", \"op\": \"u\"}\n{\"id\": 1, \"op\": \"d\"}\n";
+    local.silt(&["produce", &local.file("rows.jsonl", lines), "--table", "k.t"]).well();
+    local.silt(&["drain", "k.t", "--seconds", "60"]).well();
+    for (more, rows) in [(&[][..], 1), (&["--lateness-ms", "0"], 0)] {
+        let told = local.silt(&[&["--json", "compact", "k.t", "--full"], more].concat()).well();
+        let told: Value = serde_json::from_str(&told).unwrap();
+        assert_eq!(told["rowsOut"], rows, "{more:?}: {told}");
+    }
+}
+
+#[test]
 fn produce_sends_what_is_no_text_in_full_calls_and_names_the_line_that_stops_it() {
     let local = Local::stopped();
     local.create(&["--stream", "s"]);

@@ -38,7 +38,8 @@ pub const PROPERTY_CHECKPOINTS_OBJECT: &str = "siltstone.checkpoints-object";
 pub const PROPERTY_FLOOR: &str = "siltstone.floor";
 /// Snapshot property: ids of the changes without a shard range, with commas between.
 pub const PROPERTY_CHANGE: &str = "siltstone.change";
-/// Snapshot property: how many changes were folded into the snapshot, where it is more than one.
+/// Snapshot property: how many changes were folded into the snapshot, or half of what the one before says, if that was made just now and is more:
+/// one small commit among large folds is no sign of calm. Left out where it is one.
 pub const PROPERTY_CHANGES: &str = "siltstone.changes";
 /// Snapshot property: CRC-32 of the bytes of the schema object of its `schemaId`.
 pub const PROPERTY_SCHEMA: &str = "siltstone.schema-crc32";

@@ -40,7 +40,12 @@ pub(crate) async fn adopt_next(
         return Err(CommitError::PointerBehind { table, pointer: pointer.version(), found: ours.id });
     }
     let Some(foreign) = above.remove(&pointer.version().next()) else { return Ok(None) };
-    let Some(next) = adopted(io, context, pointer, foreign).await? else {
+    let proof = adopted(io, context, pointer, foreign).await;
+    // Others adopted it meanwhile, and expired what the proof needs.
+    if proof.is_err() && !tip::unchanged(io, context, pointer).await? {
+        return Ok(None);
+    }
+    let Some(next) = proof? else {
         tip::mark_forked(io, context, pointer).await?;
         return Ok(None);
     };

@@ -14,7 +14,7 @@ use siltstone_format::{
     snapshot::{CommitKind, Snapshot},
 };
 
-use super::packed::spill;
+use super::{group, packed::spill};
 use crate::{
     changes::{ChangeKind, NewRuns},
     codec,
@@ -61,8 +61,9 @@ pub(crate) async fn next_pointer(
     if !state.ids.is_empty() {
         properties.insert(PROPERTY_CHANGE.to_owned(), join_ids(&state.ids));
     }
-    if state.applied > 1 {
-        properties.insert(PROPERTY_CHANGES.to_owned(), state.applied.to_string());
+    let changes = state.applied.max(group::expected(pointer, started_ms) / 2);
+    if changes > 1 {
+        properties.insert(PROPERTY_CHANGES.to_owned(), changes.to_string());
     }
     let author = Author { user: pointer.incarnation.commit_user(), identifier, properties };
     let snapshot = write_snapshot(io, context, names, pointer.snapshot.as_ref(), state, author).await?;

@@ -34,13 +34,15 @@ const LARGE_FOLD: u64 = 256;
 /// At most one fold in this time after a large one, ms.
 const LARGE_FOLD_EVERY_MS: i64 = 500;
 /// From a fold's start to its last answer, nearly always, ms.
-const ANSWERED_MS: i64 = 450;
+const ANSWERED_MS: i64 = 500;
 /// Looks are spread over so long, so that those who wait for one fold do not ask at once, ms.
 const SPREAD_MS: u128 = 128;
 /// Latest first look of a scout, ms after staging: a holder that is there early waits for the fold's time.
 const SCOUT_POLL_MS: i64 = 500;
 /// A fold has so many scouts, by what the last one took: the others can wait for their answer, and ask once.
-const SCOUTS: u64 = 6;
+const SCOUTS: u64 = 3;
+/// One change of so many is a scout's at the most: the last fold may have been a small one before a large one.
+const SCOUT_OF: u64 = 4;
 /// Further looks, ms.
 const POLL_MS: i64 = 500;
 /// Time that a fold may take: who has less left leaves the lease to others, ms.
@@ -94,13 +96,18 @@ impl LastFold {
 
     /// Whether the writer of a change looks early, for the lease as well: someone has to fold.
     fn has_scout(self, id: ChangeId) -> bool {
-        id.0.is_multiple_of(u128::from((self.changes / SCOUTS).max(1)))
+        id.0.is_multiple_of(u128::from((self.changes / SCOUTS).max(SCOUT_OF)))
     }
 }
 
 /// True if the last snapshot was a fold of many, not long ago.
 pub(crate) fn is_busy(pointer: &Pointer, now_ms: i64) -> bool {
-    LastFold::of(pointer).is_some_and(|last| now_ms.saturating_sub(last.at_ms) < BUSY_MS)
+    expected(pointer, now_ms) > 0
+}
+
+/// How many changes the last snapshot lets expect in a fold; 0 unless it was one of many, not long ago.
+pub(crate) fn expected(pointer: &Pointer, now_ms: i64) -> u64 {
+    LastFold::of(pointer).filter(|last| now_ms.saturating_sub(last.at_ms) < BUSY_MS).map_or(0, |last| last.changes)
 }
 
 /// From staging to the first look for an answer, ms.
@@ -127,7 +134,10 @@ pub(crate) async fn run(writer: &mut Writer, pointer: &Pointer, pace: Pace) -> R
     }
     writer.report.staged = true;
     let now_ms = writer.io.now(steps::STAGE_WAIT).await?;
+    let scout = pace == Pace::Hurry || LastFold::of(pointer).is_none_or(|last| last.has_scout(writer.change.id));
     let mut wait_ms = first_poll_ms(pointer, writer.change.id, pace, now_ms);
+    // A fold that is a little late is no reason for everybody to ask for the lease.
+    let mut folds = scout;
     loop {
         let left = writer.until_ms.saturating_sub(writer.io.now(steps::STAGE_WAIT).await?);
         if left <= 0 {
@@ -143,7 +153,7 @@ pub(crate) async fn run(writer: &mut Writer, pointer: &Pointer, pace: Pace) -> R
                 Seen::Nothing => return Ok(None),
             }
         }
-        if left > FOLD_MS {
+        if left > FOLD_MS && std::mem::replace(&mut folds, true) {
             fold_if_free(writer).await?;
         }
         wait_ms = POLL_MS + spread_ms(writer.change.id);
@@ -309,10 +319,8 @@ mod tests {
             let last = LastFold { at_ms: 0, changes };
             let scouts = (0..changes * 100).filter(|n| last.has_scout(ChangeId::derive(&n.to_string()))).count() as u64;
             let of_a_fold = scouts as f64 / 100.0;
-            assert!(
-                (SCOUTS.min(changes) as f64 * 0.7..=SCOUTS as f64 * 1.9).contains(&of_a_fold),
-                "{changes}: {of_a_fold}"
-            );
+            let wanted = (changes as f64 / SCOUT_OF as f64).min(SCOUTS as f64);
+            assert!((wanted * 0.6..=wanted * 1.4).contains(&of_a_fold), "{changes}: {of_a_fold}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     checkpoint::ListId,
-    io::ItemName,
+    io::{Effect, ItemName, Step},
     pointer::{PROPERTY_CHECKPOINTS, TableState},
     protocol::Severity,
     testing::world::Fault,
@@ -215,6 +215,36 @@ fn rule_8_foreign_snapshot_below_one_of_ours_is_not_adopted_by_a_restored_pointe
     let error = world.run(load(&context, true)).unwrap().unwrap_err();
     assert!(matches!(error, CommitError::PointerBehind { found: SnapshotId(3), .. }), "{error}");
     assert_eq!(world.items, old);
+}
+
+/// Simulated history of seed 800028023: the lists of ours were gone when a slow reader came to prove that the foreign snapshot stands on them.
+#[test]
+fn rule_8_adoption_that_others_have_made_and_expired_meanwhile_is_looked_at_again() {
+    let (context, mut world) = grown_by(2);
+    world.monitor.foreign = true;
+    let newest = foreign_commit(&mut world, &context, 7);
+    let list = context.location.manifest(&pointer(&world).snapshot.unwrap().delta_manifest_list);
+    let mut machine = load(&context, true);
+    let (mut reply, mut others) = (None, false);
+    let loaded = loop {
+        match machine.resume(reply.take()) {
+            Step::Done(loaded) => break loaded.unwrap(),
+            Step::Do(request) => {
+                let gets = |effect: &Effect| matches!(effect, Effect::Get { key } if *key == list);
+                let needed = match &request.effect {
+                    Effect::All(effects) => effects.iter().any(gets),
+                    effect => gets(effect),
+                };
+                if needed && !std::mem::replace(&mut others, true) {
+                    world.ok(load(&context, true));
+                    expired_by_others(&mut world, &context, newest);
+                }
+                reply = world.perform(&request);
+            }
+        }
+    };
+    assert!(others, "the proof needs our lists");
+    assert_eq!(loaded.pointer.unwrap().version(), newest);
 }
 
 #[test]
