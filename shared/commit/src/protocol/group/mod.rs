@@ -41,6 +41,8 @@ const SPREAD_MS: u128 = 128;
 const SCOUT_POLL_MS: i64 = 500;
 /// A fold has so many scouts, by what the last one took: the others can wait for their answer, and ask once.
 const SCOUTS: u64 = 3;
+/// A large fold has more: there they cost each change less than what the fold being late does.
+const LARGE_FOLD_SCOUTS: u64 = 8;
 /// One change of so many is a scout's at the most: the last fold may have been a small one before a large one.
 const SCOUT_OF: u64 = 4;
 /// Further looks, ms.
@@ -96,7 +98,8 @@ impl LastFold {
 
     /// Whether the writer of a change looks early, for the lease as well: someone has to fold.
     fn has_scout(self, id: ChangeId) -> bool {
-        id.0.is_multiple_of(u128::from((self.changes / SCOUTS).max(SCOUT_OF)))
+        let scouts = if self.changes < LARGE_FOLD { SCOUTS } else { LARGE_FOLD_SCOUTS };
+        id.0.is_multiple_of(u128::from((self.changes / scouts).max(SCOUT_OF)))
     }
 }
 
@@ -319,7 +322,8 @@ mod tests {
             let last = LastFold { at_ms: 0, changes };
             let scouts = (0..changes * 100).filter(|n| last.has_scout(ChangeId::derive(&n.to_string()))).count() as u64;
             let of_a_fold = scouts as f64 / 100.0;
-            let wanted = (changes as f64 / SCOUT_OF as f64).min(SCOUTS as f64);
+            let most = if changes < LARGE_FOLD { SCOUTS } else { LARGE_FOLD_SCOUTS };
+            let wanted = (changes as f64 / SCOUT_OF as f64).min(most as f64);
             assert!((wanted * 0.6..=wanted * 1.4).contains(&of_a_fold), "{changes}: {of_a_fold}");
         }
     }
