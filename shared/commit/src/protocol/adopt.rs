@@ -22,15 +22,17 @@ use crate::{
     steps,
 };
 
-/// A snapshot stands above the pointer's. `None`: look again.
+/// A snapshot stands above the pointer's. `None`: look again. Those up to `foreign` are known as others' from earlier looks.
 pub(crate) async fn adopt_next(
     io: &Io,
     context: &TableContext,
     pointer: &Pointer,
+    foreign: &mut SnapshotId,
 ) -> Result<Option<Pointer>, CommitError> {
+    let next = pointer.version().next();
     let names = tip::list_snapshots(io, steps::SETTLE_PROVE, context).await?;
-    let above = names.into_iter().map(|(id, _)| id).filter(|id| *id > pointer.version());
-    let mut above = roots::snapshots(io, steps::SETTLE_PROVE, context, above).await?;
+    let unknown = names.into_iter().map(|(id, _)| id).filter(|id| *id == next || *id > next.max(*foreign));
+    let mut above = roots::snapshots(io, steps::SETTLE_PROVE, context, unknown).await?;
     // Only now: another writer may have committed and published them since the pointer was read.
     if !tip::unchanged(io, context, pointer).await? {
         return Ok(None);
@@ -39,17 +41,18 @@ pub(crate) async fn adopt_next(
         let table = context.location.root().to_owned();
         return Err(CommitError::PointerBehind { table, pointer: pointer.version(), found: ours.id });
     }
-    let Some(foreign) = above.remove(&pointer.version().next()) else { return Ok(None) };
-    let proof = adopted(io, context, pointer, foreign).await;
+    *foreign = above.last_key_value().map_or(*foreign, |(id, _)| *id).max(*foreign);
+    let Some(theirs) = above.remove(&next) else { return Ok(None) };
+    let proof = adopted(io, context, pointer, theirs).await;
     // Others adopted it meanwhile, and expired what the proof needs.
     if proof.is_err() && !tip::unchanged(io, context, pointer).await? {
         return Ok(None);
     }
-    let Some(next) = proof? else {
+    let Some(adopted) = proof? else {
         tip::mark_forked(io, context, pointer).await?;
         return Ok(None);
     };
-    match tip::swap(io, steps::SETTLE_SWAP, context, pointer, &next).await? {
+    match tip::swap(io, steps::SETTLE_SWAP, context, pointer, &adopted).await? {
         Swap::Swapped | Swap::Moved { .. } | Swap::Unknown => Ok(None),
     }
 }

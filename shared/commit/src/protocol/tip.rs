@@ -60,6 +60,7 @@ pub(crate) async fn settle_from(
     context: &TableContext,
     mut known: Option<Pointer>,
 ) -> Result<Pointer, CommitError> {
+    let mut foreign = SnapshotId(0);
     for round in 1..=ROUNDS {
         let pointer = match known.take() {
             Some(pointer) => pointer,
@@ -73,7 +74,7 @@ pub(crate) async fn settle_from(
                 reason,
             });
         }
-        if let Some(settled) = settle_once(io, context, pointer).await? {
+        if let Some(settled) = settle_once(io, context, pointer, &mut foreign).await? {
             return Ok(settled);
         }
         io.pause(round).await;
@@ -82,14 +83,19 @@ pub(crate) async fn settle_from(
 }
 
 /// `None`: look again, something moved.
-async fn settle_once(io: &Io, context: &TableContext, pointer: Pointer) -> Result<Option<Pointer>, CommitError> {
+async fn settle_once(
+    io: &Io,
+    context: &TableContext,
+    pointer: Pointer,
+    foreign: &mut SnapshotId,
+) -> Result<Option<Pointer>, CommitError> {
     let version = pointer.version();
     let above = context.location.snapshot(version.next());
     let Some(snapshot) = &pointer.snapshot else {
         // Others may have begun the table, and have expired snapshot 1 since.
         return match list_snapshots(io, steps::SETTLE_TIP, context).await?.first() {
             None => Ok(Some(pointer)),
-            Some((first, _)) if *first == version.next() => adopt::adopt_next(io, context, &pointer).await,
+            Some((first, _)) if *first == version.next() => adopt::adopt_next(io, context, &pointer, foreign).await,
             Some(_) => adopt::adopt_first(io, context, &pointer).await,
         };
     };
@@ -108,7 +114,7 @@ async fn settle_once(io: &Io, context: &TableContext, pointer: Pointer) -> Resul
             }
             Ok(None)
         }
-        Some(_) if grown => adopt::adopt_next(io, context, &pointer).await,
+        Some(_) if grown => adopt::adopt_next(io, context, &pointer, foreign).await,
         Some(_) => Ok(Some(published(pointer))),
     }
 }
