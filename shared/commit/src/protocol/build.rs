@@ -14,7 +14,7 @@ use siltstone_format::{
     snapshot::{CommitKind, Snapshot},
 };
 
-use super::{group, packed::spill};
+use super::{contention, packed::spill};
 use crate::{
     changes::{ChangeKind, NewRuns},
     codec,
@@ -61,7 +61,7 @@ pub(crate) async fn next_pointer(
     if !state.ids.is_empty() {
         properties.insert(PROPERTY_CHANGE.to_owned(), join_ids(&state.ids));
     }
-    let changes = state.applied.max(group::expected(pointer, started_ms) / 2);
+    let changes = state.applied.max(contention::expected(pointer, started_ms) / 2);
     if changes > 1 {
         properties.insert(PROPERTY_CHANGES.to_owned(), changes.to_string());
     }

@@ -4,7 +4,7 @@
 //! a pointer. Invariants: 1. everything the new state names is durable before the swap (11); 2. `Conflict` is answered only while no write of
 //! this change can still take effect (7); 3. `Committed` is answered only when the snapshot is published (5); 4. a loser deletes nothing.
 
-use super::{build, group, packed::load_others, publish, tip, tip::Swap};
+use super::{build, contention, group, packed::load_others, publish, tip, tip::Swap};
 use crate::{
     changes::{Change, ChangeId, CommitReport, Outcome},
     context::TableContext,
@@ -77,7 +77,7 @@ impl Writer {
 
     /// Others commit by the dozen: racing them would only cost objects that nobody names.
     fn stages_at_once(&self, planned_on: &Pointer) -> Result<bool, CommitError> {
-        let busy = self.may_stage() && !needs_live(&self.change) && group::is_busy(planned_on, self.started_ms);
+        let busy = self.may_stage() && !needs_live(&self.change) && contention::is_busy(planned_on, self.started_ms);
         Ok(busy && fits(&self.context, &Accumulated::new(planned_on, None), &self.change)? == Folded::Applied)
     }
 

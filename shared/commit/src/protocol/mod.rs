@@ -9,6 +9,7 @@ mod bare;
 mod build;
 mod check;
 mod commit;
+mod contention;
 mod create;
 mod expire;
 mod group;

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Folds, LastFold};
+use super::Folds;
 use crate::{
     changes::{Change, ChangeKind},
     codec,
@@ -18,7 +18,10 @@ use crate::{
     io::{Effect, Io, ItemName, ItemRecord, StagedName},
     manifests::{Names, Scope},
     pointer::Pointer,
-    protocol::{build, commit::read_live, group::lease::Held, packed::load_others, publish, tip, tip::Swap},
+    protocol::{
+        build, commit::read_live, contention::LastFold, group::lease::Held, packed::load_others, publish, tip,
+        tip::Swap,
+    },
     staged::{self, Content, Staged, State},
     steps,
 };
