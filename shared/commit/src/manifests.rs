@@ -311,8 +311,9 @@ impl Written {
             let mut count = guess.min(entries.len());
             let mut bytes = codec::encode_manifest(context, entries.get(..count).unwrap_or(entries), &name)?;
             // As many as fill the target, by what these take; then some more while that was not enough.
-            if bytes.len() > target && count > ROLL_EVERY {
-                count = filling(count, bytes.len(), target).min(entries.len());
+            let fitting = filling(count, bytes.len(), target);
+            if fitting < count {
+                count = fitting;
                 bytes = codec::encode_manifest(context, entries.get(..count).unwrap_or(entries), &name)?;
             }
             while bytes.len() < target && count < entries.len() {

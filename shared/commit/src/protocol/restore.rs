@@ -168,8 +168,10 @@ pub(crate) async fn repair_fork(io: Io, context: TableContext) -> Result<Pointer
     let names = tip::list_snapshots(&io, steps::REPAIR_READ, &context).await?;
     let ids = names.iter().map(|(id, _)| *id).filter(|id| *id >= ours.id);
     let theirs = roots::snapshots(&io, steps::REPAIR_READ, &context, ids).await?;
-    if theirs.iter().any(|(id, snapshot)| *id > ours.id && Incarnation::is_ours(&snapshot.commit_user)) {
-        return forget_fork(&io, context, pointer, &names).await;
+    let of_ours =
+        |(id, snapshot): (&SnapshotId, &Snapshot)| *id > ours.id && Incarnation::is_ours(&snapshot.commit_user);
+    if let Some((newest, _)) = theirs.last_key_value().filter(|_| theirs.iter().any(of_ours)) {
+        return forget_fork(&io, context, pointer, *newest, &names).await;
     }
     let table = context.location.root().to_owned();
     let (Some(same), Some((newest, tip_snapshot))) = (theirs.get(&ours.id), theirs.last_key_value()) else {
@@ -210,10 +212,10 @@ async fn forget_fork(
     io: &Io,
     context: TableContext,
     forked: Pointer,
+    newest: SnapshotId,
     names: &[(SnapshotId, i64)],
 ) -> Result<Pointer, CommitError> {
     let any = TableContext { incarnation: None, ..context };
-    let newest = names.last().map_or_else(|| forked.version(), |(id, _)| *id);
     let there = Pointer { state: TableState::Active, ..forked };
     let pointer = rebuild(io, &any, Some(&there), newest, names).await?;
     write(io, &any, Some(&there), pointer).await
