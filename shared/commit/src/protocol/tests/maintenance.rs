@@ -19,27 +19,6 @@ fn old_table() -> (TableContext, World) {
     (context, world)
 }
 
-/// Runs a protocol to its end; something else happens right before its first request of a step.
-fn ok_with<T>(world: &mut World, mut run: Machine<T>, step: &str, happens: impl FnOnce(&mut World)) -> T {
-    let (mut happens, mut reply) = (Some(happens), None);
-    loop {
-        match run.resume(reply.take()) {
-            Step::Do(request) => {
-                if request.step == step
-                    && let Some(happens) = happens.take()
-                {
-                    happens(world);
-                }
-                reply = world.perform(&request);
-            }
-            Step::Done(result) => {
-                assert!(happens.is_none(), "it never came to {step}");
-                return result.unwrap();
-            }
-        }
-    }
-}
-
 fn sweep_now() -> SweepOptions {
     SweepOptions { dry_run: false, ..SweepOptions::default() }
 }
@@ -117,7 +96,7 @@ fn rule_4_tag_that_is_made_while_expiry_looks_keeps_its_files() {
     let (context, mut world) = old_table();
     let tagged = world.objects[&context.location.snapshot(SnapshotId(1))].body.clone();
     let tag = |world: &mut World| world.put(&context.location.tag("late"), tagged.clone());
-    let expired = ok_with(&mut world, expire(&context, expiry()), steps::EXPIRE_RAISE, tag);
+    let expired = ok_with(&mut world, expire(&context, expiry()), |request| request.step == steps::EXPIRE_RAISE, tag);
     assert_eq!(expired.snapshots, [1, 2, 3].map(SnapshotId));
     let snapshot = crate::codec::decode_snapshot("tag", &tagged).unwrap();
     for entry in world.ok(live_files(&context, snapshot, Scope::Everything)) {
@@ -220,7 +199,7 @@ fn rule_5_old_file_that_a_foreign_commit_names_while_the_sweep_looks_stays() {
     let adopts = |world: &mut World| {
         foreign_of(world, &context, SnapshotId(5), entry.clone());
     };
-    let swept = ok_with(&mut world, sweep(&context, sweep_now()), steps::SWEEP_LIST, adopts);
+    let swept = ok_with(&mut world, sweep(&context, sweep_now()), |request| request.step == steps::SWEEP_LIST, adopts);
     assert!(!swept.keys.contains(&key) && world.objects.contains_key(&key), "{:?}", swept.keys);
     assert_eq!(pointer(&world).version(), SnapshotId(6));
     assert!(live(&mut world, &context).iter().any(|e| e.file.file_name == entry.file.file_name));

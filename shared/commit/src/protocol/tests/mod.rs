@@ -16,6 +16,7 @@ use super::*;
 use crate::{
     changes::{ChangeKind, Conflict},
     codec,
+    io::{Request, Step},
     testing::{
         fixture::{self, Row},
         world::World,
@@ -126,6 +127,32 @@ fn copied_in_a_fork() -> (TableContext, World, Pointer) {
     let lost = world.monitor.read_pointer(&world).unwrap();
     world.items = copy;
     (context, world, lost)
+}
+
+/// Runs a protocol to its end; something else happens right before its first request of a kind.
+fn ok_with<T>(
+    world: &mut World,
+    mut run: Machine<T>,
+    when: impl Fn(&Request) -> bool,
+    happens: impl FnOnce(&mut World),
+) -> T {
+    let (mut happens, mut reply) = (Some(happens), None);
+    loop {
+        match run.resume(reply.take()) {
+            Step::Do(request) => {
+                if when(&request)
+                    && let Some(happens) = happens.take()
+                {
+                    happens(world);
+                }
+                reply = world.perform(&request);
+            }
+            Step::Done(result) => {
+                assert!(happens.is_none(), "no such request came");
+                return result.unwrap();
+            }
+        }
+    }
 }
 
 /// The older schema may have put its rows into another number of buckets.

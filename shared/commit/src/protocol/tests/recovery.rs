@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     checkpoint::ListId,
-    io::{Effect, ItemName, Step},
+    io::{Effect, ItemName},
     pointer::{PROPERTY_CHECKPOINTS, TableState},
     protocol::Severity,
     testing::world::Fault,
@@ -224,26 +224,15 @@ fn rule_8_adoption_that_others_have_made_and_expired_meanwhile_is_looked_at_agai
     world.monitor.foreign = true;
     let newest = foreign_commit(&mut world, &context, 7);
     let list = context.location.manifest(&pointer(&world).snapshot.unwrap().delta_manifest_list);
-    let mut machine = load(&context, true);
-    let (mut reply, mut others) = (None, false);
-    let loaded = loop {
-        match machine.resume(reply.take()) {
-            Step::Done(loaded) => break loaded.unwrap(),
-            Step::Do(request) => {
-                let gets = |effect: &Effect| matches!(effect, Effect::Get { key } if *key == list);
-                let needed = match &request.effect {
-                    Effect::All(effects) => effects.iter().any(gets),
-                    effect => gets(effect),
-                };
-                if needed && !std::mem::replace(&mut others, true) {
-                    world.ok(load(&context, true));
-                    expired_by_others(&mut world, &context, newest);
-                }
-                reply = world.perform(&request);
-            }
-        }
+    let gets = |effect: &Effect| matches!(effect, Effect::Get { key } if *key == list);
+    let needs_our_list = |request: &Request| match &request.effect {
+        Effect::All(effects) => effects.iter().any(gets),
+        effect => gets(effect),
     };
-    assert!(others, "the proof needs our lists");
+    let loaded = ok_with(&mut world, load(&context, true), needs_our_list, |world| {
+        world.ok(load(&context, true));
+        expired_by_others(world, &context, newest);
+    });
     assert_eq!(loaded.pointer.unwrap().version(), newest);
 }
 

@@ -4,11 +4,10 @@ use super::*;
 
 /// Files of one commit while the table is filled.
 const AT_ONCE: u64 = 250_000;
+/// Commits before those that are measured: what filling has left to merge is merged.
+const WARM: u64 = 60;
 /// Commits that are measured: several rounds of merging manifests.
 const COMMITS: u64 = 240;
-
-/// Commits before that.
-const WARM: u64 = 60;
 
 /// Bytes that a commit of one file writes on average, besides the file, in a table of so many.
 fn bytes_per_commit(live: u64) -> f64 {
@@ -40,7 +39,6 @@ fn bytes_per_commit(live: u64) -> f64 {
         add(&mut world, left.min(AT_ONCE));
         left = left.saturating_sub(AT_ONCE);
     }
-    // What filling it has left to merge.
     (0..WARM).for_each(|_| add(&mut world, 1));
     let before = world.put_bytes;
     (0..COMMITS).for_each(|_| add(&mut world, 1));
