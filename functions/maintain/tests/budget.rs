@@ -71,8 +71,8 @@ async fn a_run_over_an_idle_table_lists_no_data_files_and_writes_one_item() {
     let wanted = [
         ("S3 put class without lists", 0),
         ("S3 list", 2),
-        ("S3 get class", 15),
-        ("DynamoDB read units", 10),
+        ("S3 get class", 13),
+        ("DynamoDB read units", 9),
         ("DynamoDB write units", 1),
     ];
     assert_eq!(counts(&usage), wanted);
@@ -90,11 +90,11 @@ async fn a_month_of_an_idle_table_costs_cents() {
     let wanted = [
         ("S3 put class without lists", 0),
         ("S3 list", 17_460),
-        ("S3 get class", 129_780),
-        ("DynamoDB read units", 86_460),
+        ("S3 get class", 112_500),
+        ("DynamoDB read units", 77_820),
         ("DynamoDB write units", 8_700),
     ];
     assert_eq!(counts(&month), wanted);
     let cost = Cost::of(&month, &LIST_PRICES);
-    assert_eq!(format!("{:.3}", cost.added()), "0.155", "{cost}");
+    assert_eq!(format!("{:.3}", cost.added()), "0.147", "{cost}");
 }

@@ -22,6 +22,7 @@ use siltstone_format::{
     id::{Bucket, Level, SequenceNumber},
     manifest::{FileKind, ManifestEntry},
     options::{ChangelogProducer, MergeEngine, Purpose},
+    snapshot::Snapshot,
 };
 use siltstone_lsm::{
     compact::{CompactStats, CompactStep, CompactionJob, OpenFile},
@@ -548,25 +549,25 @@ fn dropped_deletes(highest: Option<SequenceNumber>, allowed: DropDeletes) -> Dro
 /// # Errors
 /// When manifests cannot be read.
 pub async fn buckets(table: &Table) -> Result<Vec<(StoredRow, Bucket, usize)>> {
-    let levels = levels(table).await?;
+    let Some(snapshot) = table.current().await? else { return Ok(Vec::new()) };
+    let levels = levels(table, &snapshot).await?;
     Ok(levels.into_iter().map(|(partition, bucket, levels)| (partition, bucket, levels.runs().len())).collect())
 }
 
-/// The buckets in which a compaction would find work: too many runs, or what the table's options say beside that.
+/// The buckets of a snapshot in which a compaction would find work: too many runs, or what the table's options say beside that.
 ///
 /// # Errors
 /// When manifests cannot be read.
-pub async fn due(table: &Table) -> Result<Vec<(StoredRow, Bucket)>> {
+pub async fn due(table: &Table, snapshot: &Snapshot) -> Result<Vec<(StoredRow, Bucket)>> {
     let now = table.ports.clock.now_ms();
     let options = pick_options(table, hour_of(now));
-    let mut levels = levels(table).await?;
+    let mut levels = levels(table, snapshot).await?;
     levels.retain(|(_, _, levels)| picker::pick(levels, &options, now).is_some());
     Ok(levels.into_iter().map(|(partition, bucket, _)| (partition, bucket)).collect())
 }
 
-async fn levels(table: &Table) -> Result<Vec<(StoredRow, Bucket, Levels)>> {
-    let Some(snapshot) = table.current().await? else { return Ok(Vec::new()) };
-    let entries = state::live_files(table, &snapshot, Scope::Everything).await?;
+async fn levels(table: &Table, snapshot: &Snapshot) -> Result<Vec<(StoredRow, Bucket, Levels)>> {
+    let entries = state::live_files(table, snapshot, Scope::Everything).await?;
     let keys = KeyComparator::new(table.layout.key_types());
     state::by_bucket(entries)
         .into_iter()

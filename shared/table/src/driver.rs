@@ -1,9 +1,9 @@
 //! Runs a protocol of `commit` over the ports: performs each effect, hands back the reply.
 //!
 //! Neighbours: `commit::io` (effects, replies), `ports`. The only place where a protocol's effects meet I/O.
-//! Invariants: 1. effects are performed one at a time in the order asked, save those of one [`Effect::All`], so many of which go on at once; 2. no failure is hidden or
-//! repeated here: an answer that did not come is `Unknown`, and the protocol decides; 3. dropping the future stops all I/O (a frozen
-//! Lambda must not go on later).
+//! Invariants: 1. effects are performed one at a time in the order asked, save those of one [`Effect::All`], a bounded number of which go on at
+//! once; 2. no failure is hidden or repeated here: an answer that did not come is `Unknown`, and the protocol decides; 3. dropping the future
+//! stops all I/O (a frozen Lambda must not go on later).
 
 use std::time::Duration;
 

@@ -18,6 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::try_join;
 use siltstone_commit::{
     changes::{Change, ChangeId, ChangeKind, Conflict, Outcome},
     checkpoint::{Checkpoint, ListId, Lookup, Position, ShardId, ShardRange},
@@ -216,8 +217,7 @@ impl Ingest {
     /// Table and feed as they are now; remembered.
     async fn opened(&self) -> Result<Arc<Warm>> {
         let table = Table::open(&self.ports, &self.at, Authority::Pointer, Purpose::Write).await?;
-        require_rescaled(&table).await?;
-        let feed = Feed::load(&self.ports, &self.at).await?;
+        let ((), feed) = try_join!(require_rescaled(&table), Feed::load(&self.ports, &self.at))?;
         let decoder = decoder_of(&table, &feed.decoder)?;
         let warm = Arc::new(Warm {
             table,

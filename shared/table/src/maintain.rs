@@ -168,7 +168,7 @@ pub async fn plan(table: &Table) -> Result<u64> {
     }
     let Some(snapshot) = table.current().await? else { return Ok(0) };
     let mut tasks = 0;
-    for (partition, bucket) in compact::due(table).await? {
+    for (partition, bucket) in compact::due(table, &snapshot).await? {
         let path = table.partition_path(&table.partition_values(&partition)?)?;
         renew_task(table, &path, &CompactTask::new(&table.at, &partition, bucket, snapshot.id, 0)).await?;
         tasks += 1;
@@ -299,10 +299,11 @@ pub async fn require_mapping(ports: &Ports, at: &TableRef, stream_arn: &str) -> 
         return refuse(format!("the checked mapping is of {}, not of {stream_arn}", text("stream")));
     }
     let checked = item.attributes.get("checked").and_then(Attr::as_n).unwrap_or(0);
-    let hours = ports.clock.now_ms().saturating_sub(checked) / 3_600_000;
-    if hours * 3_600_000 >= MAPPING_STALE_MS {
+    let age_ms = ports.clock.now_ms().saturating_sub(checked);
+    if age_ms >= MAPPING_STALE_MS {
         return refuse(format!(
-            "the event source mapping was last checked {hours} hours ago: see whether `maintain` runs and may list mappings"
+            "the event source mapping was last checked {} hours ago: see whether `maintain` runs and may list mappings",
+            age_ms / 3_600_000
         ));
     }
     let faults: Vec<String> =

@@ -28,7 +28,8 @@ pub enum Plan {
     MakePointer(SnapshotId),
     /// The pointer is behind our own snapshots (an old copy was restored): it is rolled forward.
     RollForward(SnapshotId),
-    /// Another engine put its snapshot in place of ours: its snapshot is kept, our commit is applied again on top.
+    /// Another engine put its snapshot in place of ours: its snapshot is kept, our commit is applied again on top, unless that was done before and the pointer
+    /// is a copy from the time of the fork.
     EndFork(SnapshotId),
 }
 

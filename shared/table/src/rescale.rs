@@ -2,7 +2,8 @@
 //!
 //! Neighbours: `ingest` and `replay` ask before they write rows. Another engine's `ALTER TABLE .. SET ('bucket' = ..)` changes the option alone;
 //! the files change only when it rewrites each partition. Between the two, rows written by the new number would come into a second bucket of
-//! their key, and readers would see both (paimon-format.md section 4). Invariant: 1. a table whose bucket option was never changed costs no request.
+//! their key, and readers would see both (paimon-format.md section 4). Invariants: 1. a table that was never
+//! altered costs no request; 2. manifests are read only where the option was changed once: else the earlier schemas suffice.
 
 use futures::{StreamExt, TryStreamExt, stream};
 use siltstone_commit::manifests::Scope;
